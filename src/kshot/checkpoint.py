@@ -1,0 +1,118 @@
+"""Saving and loading without pickle: tensors in safetensors, everything else as JSON in the header of the same file."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+__all__ = ["load_checkpoint", "load_learner", "save_checkpoint", "save_learner"]
+
+_HEADER = "kshot"
+
+
+def save_checkpoint(path: str | Path, content: Any) -> None:
+    """Save nested dicts, lists and tuples of tensors and plain values; the file appears whole or not at all.
+
+    Raises:
+        OSError: the disk is full or not writable; what stood at ``path`` before still stands.
+        TypeError: a value is neither a tensor nor plain; its place is named.
+
+    >>> import tempfile, torch
+    >>> path = Path(tempfile.mkdtemp()) / "step.safetensors"
+    >>> save_checkpoint(path, {"weights": {"w": torch.ones(2)}, "step": 3})
+    >>> load_checkpoint(path)
+    {'weights': {'w': tensor([1., 1.])}, 'step': 3}
+    """
+    tensors: dict[str, Tensor] = {}
+    header = json.dumps(_pack(content, "", tensors))
+    write_atomically(Path(path), safetensors.torch.save(tensors, {_HEADER: header}))
+
+
+def load_checkpoint(path: str | Path) -> Any:
+    """Load what ``save_checkpoint`` saved, onto the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is cut short, damaged, or not a checkpoint of kshot.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}.")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})[_HEADER])
+            return _unpack(header, {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118, not a dict
+    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is not a whole checkpoint of kshot ({type(error).__name__}: {error}). "
+            "Delete it and use another one: a run folder keeps last.safetensors and best.safetensors."
+        ) from error
+
+
+def save_learner(path: str | Path, learner: nn.Module) -> None:
+    """Save the parameters and buffers of a learner."""
+    save_checkpoint(path, {"learner": learner.state_dict()})
+
+
+def load_learner(path: str | Path, learner: nn.Module) -> None:
+    """Load the parameters and buffers of a learner from any checkpoint that holds one.
+
+    Raises:
+        ValueError: the file is damaged, or was saved from a learner of another build; the differences are named.
+    """
+    content = load_checkpoint(path)
+    try:
+        learner.load_state_dict(content["learner"])
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} does not fit this {type(learner).__name__}: {error}") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a crash could leave the new name with the old disk's emptiness
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        kept = "The file saved before it is untouched." if path.exists() else "Nothing was saved."
+        raise OSError(
+            error.errno, f"could not save {path} ({error.strerror}). {kept} Free some space and go on"
+        ) from error
+
+
+def _pack(tree: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    match tree:
+        case Tensor():
+            # Cloned, since safetensors refuses tensors that share memory.
+            tensors[place] = tree.detach().cpu().clone().contiguous()
+            return {"tensor": place}
+        case dict():
+            return {"dict": [[key, _pack(value, f"{place}/{key}", tensors)] for key, value in tree.items()]}
+        case list() | tuple():
+            kind = "list" if isinstance(tree, list) else "tuple"
+            return {kind: [_pack(value, f"{place}/{i}", tensors) for i, value in enumerate(tree)]}
+        case None | bool() | int() | float() | str():
+            return tree
+    raise TypeError(
+        f"a checkpoint holds tensors and plain values; found {type(tree).__name__} at {place or 'the top'}."
+    )
+
+
+def _unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, value),) = tree.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {key: _unpack(item, tensors) for key, item in value}
+    items = [_unpack(item, tensors) for item in value]
+    return items if kind == "list" else tuple(items)

@@ -1,0 +1,146 @@
+"""How good a learner is: its mean score over fixed tasks, with a 95 % interval and the protocol."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kshot.batching import map_tasks
+from kshot.core import Episode, Learner, Tasks
+from kshot.tasks.source import TaskSource
+
+__all__ = ["Comparison", "Evaluation", "compare", "evaluate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores of a learner on fixed tasks.
+
+    Args:
+        metric: what was measured.
+        higher_is_better: whether more of it is better.
+        scores: ``(tasks,)`` one score a task, float64, on the CPU.
+        stamp: the protocol under which it was measured.
+
+    >>> result = Evaluation("accuracy", True, torch.tensor([0.8, 1.0, 0.9, 0.9]))
+    >>> print(result)
+    accuracy 90.00 % ± 8.00 (95 % interval, 4 tasks)
+    """
+
+    metric: str
+    higher_is_better: bool
+    scores: Tensor
+    stamp: Mapping[str, str] | None = None
+
+    @property
+    def mean(self) -> float:
+        """The mean score over tasks."""
+        return self.scores.mean().item()
+
+    @property
+    def ci95(self) -> float:
+        """The half-width of the 95 % interval of the mean, 1.96 standard errors; infinite for a single task."""
+        return _half_width(self.scores)
+
+    def short(self) -> str:
+        """Return mean and interval: percent for accuracies, the plain value for anything else."""
+        if self.metric == "accuracy":
+            return f"{100 * self.mean:.2f} % ± {100 * self.ci95:.2f}"
+        return f"{self.mean:.4g} ± {self.ci95:.2g}"
+
+    def __str__(self) -> str:
+        protocol = "".join(f"; {key}: {value}" for key, value in (self.stamp or {}).items())
+        return f"{self.metric} {self.short()} (95 % interval, {len(self.scores):,} tasks{protocol})"
+
+
+@torch.no_grad()
+def evaluate(
+    learner: Learner,
+    tasks: TaskSource,
+    tasks_per_batch: int = 16,
+    chunk_size: int | None = None,
+    device: torch.device | str | None = None,
+) -> Evaluation:
+    """Adapt the learner to every task of a source, in eval mode, and score its predictions with the loss's metric.
+
+    Args:
+        learner: left as it was found, its train or eval mode included.
+        tasks: fixed tasks; the same source gives another learner the very same ones.
+        tasks_per_batch: how many tasks are drawn and predicted at a time; it changes memory and speed only.
+        chunk_size: how many of them vmap takes at a time.
+        device: where the learner is.
+
+    >>> from kshot.learners.metric import Prototypical
+    >>> from kshot.tasks.labelled import LabelledData
+    >>> from kshot.tasks.episodes import Episodes
+    >>> data = LabelledData.from_arrays(torch.arange(8.0)[:, None] // 2 * 9, [0, 0, 1, 1, 2, 2, 3, 3])
+    >>> evaluate(Prototypical(torch.nn.Identity()), Episodes(data, ways=2, shots=1, queries=1, length=600)).short()
+    '100.00 % ± 0.00'
+    """
+    training = learner.training
+    learner.eval()
+    try:
+        scores = [_scores(learner, batch, chunk_size) for batch in tasks.batches(tasks_per_batch, device)]
+    finally:
+        learner.train(training)
+    setting = {"learner": type(learner).__name__, "inference": "transductive" if learner.transductive else "inductive"}
+    loss = learner.loss
+    return Evaluation(loss.metric_name, loss.higher_is_better, torch.cat(scores), {**tasks.stamp, **setting})
+
+
+def _scores(learner: Learner, tasks: Tasks, chunk_size: int | None) -> Tensor:
+    predictions = learner.predictions(tasks, chunk_size)
+    metric = learner.loss.metric
+    if isinstance(tasks, Episode):
+        scores = map_tasks(lambda pair: metric(*pair), (predictions, tasks.query.y), None, "metric")
+    else:
+        scores = torch.stack([metric(one, task.query.y) for one, task in zip(predictions, tasks, strict=True)])
+    return scores.double().cpu()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean difference of two evaluations on the same tasks, first minus second, with its 95 % interval."""
+
+    metric: str
+    difference: float
+    ci95: float
+    tasks: int
+
+    def __str__(self) -> str:
+        scale, unit = (100, " points") if self.metric == "accuracy" else (1, "")
+        verdict = "" if abs(self.difference) > self.ci95 else ", so no difference is shown"
+        return (
+            f"{self.metric} {scale * self.difference:+.4g}{unit} ± {scale * self.ci95:.2g} "
+            f"(paired, 95 % interval, {self.tasks:,} tasks{verdict})"
+        )
+
+
+def compare(first: Evaluation, second: Evaluation) -> Comparison:
+    """Compare two learners task by task, which is far sharper than comparing their two intervals.
+
+    Raises:
+        ValueError: they were not measured by the same metric on the same tasks.
+
+    >>> one = Evaluation("accuracy", True, torch.tensor([0.8, 0.9, 0.7, 0.8]))
+    >>> other = Evaluation("accuracy", True, torch.tensor([0.7, 0.8, 0.7, 0.7]))
+    >>> print(compare(one, other))
+    accuracy +7.5 points ± 4.9 (paired, 95 % interval, 4 tasks)
+    """
+    one, other = ({k: v for k, v in (e.stamp or {}).items() if k not in _OWN} for e in (first, second))
+    if first.metric != second.metric or len(first.scores) != len(second.scores) or one != other:
+        raise ValueError(
+            "a paired comparison needs the same metric on the same tasks; found "
+            f"{first.metric} on {len(first.scores)} tasks {one} and {second.metric} on {len(second.scores)} tasks {other}."
+        )
+    difference = first.scores - second.scores
+    return Comparison(first.metric, difference.mean().item(), _half_width(difference), len(difference))
+
+
+_OWN = ("learner", "inference")  # what a stamp says of the learner rather than of the tasks
+
+
+def _half_width(scores: Tensor) -> float:
+    return 1.96 * scores.std().item() / math.sqrt(len(scores)) if len(scores) > 1 else math.inf

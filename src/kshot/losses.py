@@ -1,0 +1,54 @@
+"""What a prediction is judged by: a loss to train on, and the metric that people read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Loss", "cross_entropy", "mean_squared_error"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of one task with the metric that goes with it.
+
+    Both take a prediction ``(q, ...)`` and targets ``y`` of ``(q, ways)`` or ``(q, d)``, and return a scalar tensor.
+
+    >>> import torch
+    >>> cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item() < 0.13
+    True
+    >>> cross_entropy.metric_name, mean_squared_error.metric_name
+    ('accuracy', 'MSE')
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    metric: Callable[[Tensor, Tensor], Tensor]
+    metric_name: str
+    higher_is_better: bool
+
+    def __call__(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of one task, a scalar."""
+        return self.function(prediction, y)
+
+
+def _labelled_mean(values: Tensor, y: Tensor) -> Tensor:
+    # An all-zero row is unlabelled: it weighs nothing, in the sum and in the count it is divided by.
+    labelled = y.sum(-1)
+    return (values * labelled).sum() / labelled.sum().clamp_min(1)
+
+
+def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    return -(F.log_softmax(logits, -1) * y).sum() / y.sum().clamp_min(1)
+
+
+def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
+    return _labelled_mean((logits.argmax(-1) == y.argmax(-1)).to(y.dtype), y)
+
+
+def _mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
+    return (prediction - y).square().mean()
+
+
+cross_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True)
+mean_squared_error = Loss(_mean_squared_error, _mean_squared_error, "MSE", higher_is_better=False)

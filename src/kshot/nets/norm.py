@@ -1,0 +1,122 @@
+"""Normalisation for few examples, with the statistics that it uses in the name.
+
+A task has a handful of examples, so whose statistics normalise them decides what a learner may know:
+
+* ``BatchStatisticsNorm``: of the batch at hand, queries included at test time: **transductive** (MAML).
+* ``SupportStatisticsNorm``: of the support set; queries are normalised by what the support set gave.
+* running averages: ``torch.nn.BatchNorm2d`` in an encoder (prototypical networks). It must not stand inside an inner
+  loop in train mode, where it would write to its buffers.
+* none: ``group_norm``.
+
+All are plain operations: torch's fused batch and layer normalisation give wrong second derivatives when a reverse pass
+goes through vmap (pytorch/functorch issue 534; measured on torch 2.13).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["BatchStatisticsNorm", "SupportStatisticsNorm", "group_norm", "recorded_statistics"]
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of each channel of ``(n, channels, *space)``."""
+    over = [0, *range(2, x.dim())]
+    mean = x.mean(over)
+    # E[(x - mean)^2] rather than E[x^2] - mean^2, which loses every digit when the mean is large.
+    return mean, (x - _as(x, mean)).square().mean(over)
+
+
+def _as(x: Tensor, channels: Tensor) -> Tensor:
+    return channels.view(-1, *[1] * (x.dim() - 2))
+
+
+class BatchStatisticsNorm(nn.Module):
+    r"""Normalise each channel by the mean and variance of the batch, at training and at test time.
+
+    .. math:: y = \gamma (x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta
+
+    Sergey Ioffe, Christian Szegedy 2015, "Batch normalization". Without running averages a query's prediction depends
+    on the other queries: a learner with this layer is transductive.
+
+    Args:
+        channels: size of axis 1 of the input ``(n, channels, *space)``.
+        eps: added to the variance.
+
+    >>> y = BatchStatisticsNorm(3)(torch.randn(8, 3, 5, 5))
+    >>> bool(y.mean((0, 2, 3)).abs().max() < 1e-5)
+    True
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n channels *space"]:
+        """Normalise ``(n, channels, *space)`` over every axis but the channels."""
+        return self._normalised(x, *_moments(x))
+
+    def _normalised(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return x * _as(x, scale) + _as(x, self.bias - mean * scale)
+
+
+class SupportStatisticsNorm(BatchStatisticsNorm):
+    """Normalise queries by the statistics of the support set.
+
+    It normalises by the batch while its buffers ``mean`` and ``variance`` are empty, and by them once they are given.
+    MAML records them from the support set (``recorded_statistics``), keeps them in its state, and so stays inductive.
+
+    Args:
+        channels: size of axis 1 of the input ``(n, channels, *space)``.
+        eps: added to the variance.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, eps)
+        self.register_buffer("mean", torch.empty(0), persistent=False)
+        self.register_buffer("variance", torch.empty(0), persistent=False)
+
+    def forward(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n channels *space"]:
+        """Normalise ``(n, channels, *space)`` by the given statistics, or by the batch where none are given."""
+        given = self.mean.numel() > 0
+        return self._normalised(x, self.mean, self.variance) if given else super().forward(x)
+
+
+@contextmanager
+def recorded_statistics(net: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Note the statistics that each SupportStatisticsNorm of ``net`` uses, by the name of the buffer they belong in."""
+    statistics: dict[str, Tensor] = {}
+
+    def note(name: str, x: Tensor) -> None:
+        statistics[f"{name}.mean"], statistics[f"{name}.variance"] = _moments(x)
+
+    handles = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
+        for name, layer in net.named_modules()
+        if isinstance(layer, SupportStatisticsNorm)
+    ]
+    try:
+        yield statistics
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return GroupNorm with 8 channels a group: it needs no statistics of other examples.
+
+    Yuxin Wu, Kaiming He 2018, "Group normalization".
+
+    >>> group_norm(64).num_groups
+    8
+    """
+    return nn.GroupNorm(max(1, channels // 8), channels)

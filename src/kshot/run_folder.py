@@ -1,0 +1,67 @@
+"""The folder of a training run: its metrics, its last state and its best learner."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kshot.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """Files of one run: ``metrics.jsonl``, ``last.safetensors`` (to resume) and ``best.safetensors`` (to use).
+
+    Args:
+        path: the folder; made if missing.
+        resume: whether a run that it holds may be continued.
+
+    Raises:
+        ValueError: it holds a run and ``resume`` is False, or it holds none and ``resume`` is True.
+    """
+
+    def __init__(self, path: str | Path, resume: bool = False) -> None:
+        self.path = Path(path)
+        self.last, self.best = self.path / "last.safetensors", self.path / "best.safetensors"
+        self.metrics = self.path / "metrics.jsonl"
+        holds_run = self.last.exists() or self.metrics.exists()
+        if holds_run and not resume:
+            raise ValueError(
+                f"{self.path} already holds a run. Resume it, or choose another folder: nothing is overwritten."
+            )
+        if resume and not self.last.exists():
+            raise ValueError(f"{self.path} holds no run to resume: {self.last.name} is missing.")
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def load_last(self) -> Any | None:
+        """Return the state to resume from, None at the start of a run."""
+        if not self.last.exists():
+            return None
+        content = load_checkpoint(self.last)
+        self._drop_metrics_after(content["position"]["step"])
+        return content
+
+    def save_last(self, content: Any) -> None:
+        """Save the state to resume from."""
+        save_checkpoint(self.last, content)
+
+    def save_best(self, content: Any) -> None:
+        """Save the best learner so far."""
+        save_checkpoint(self.best, content)
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl``."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of ``metrics.jsonl``; a last line cut short by a killed process is left out."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    def _drop_metrics_after(self, step: int) -> None:
+        # A killed process may have written metrics of steps that its last checkpoint has not seen.
+        kept = [json.dumps(line) for line in self.read_metrics() if line["step"] <= step]
+        write_atomically(self.metrics, "".join(line + "\n" for line in kept).encode())

@@ -1,0 +1,60 @@
+"""What every source of tasks offers: a map-style Dataset whose item i depends on (seed, i) alone."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from kshot.batching import map_leaves, unstack
+from kshot.core import Episode, Tasks
+
+__all__ = ["TaskSource"]
+
+
+class TaskSource(Dataset[Episode]):
+    """Tasks that can be drawn singly, by a DataLoader, or as stacked meta-batches.
+
+    Args:
+        seed: of the whole stream; the same seed gives the same tasks in every process and in every run.
+        length: how many tasks there are for ``len``, iteration and ``batches``.
+    """
+
+    def __init__(self, seed: int, length: int) -> None:
+        if length < 1:
+            raise ValueError(f"length must be at least 1; found {length}.")
+        self.seed = seed
+        self.length = length
+
+    @abstractmethod
+    def sample(self, items: NDArray[np.int64]) -> Tasks:
+        """Draw the tasks of these numbers: stacked, or a list where their sizes differ."""
+
+    @property
+    @abstractmethod
+    def stamp(self) -> Mapping[str, str]:
+        """The protocol that these tasks follow, for the record of every result."""
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, item: int) -> Episode:
+        return self.__getitems__([item])[0]
+
+    def __getitems__(self, items: Sequence[int]) -> list[Episode]:
+        """Draw many tasks in one vectorised gather; a DataLoader calls this."""
+        if not all(0 <= item < self.length for item in items):
+            raise IndexError(
+                f"tasks are numbered 0 .. {self.length - 1}; found {[i for i in items if i >= self.length]}."
+            )
+        tasks = self.sample(np.asarray(items, np.int64))
+        # Views of one task each: a DataLoader stacks a list, and would take a stacked Episode for a list of batches.
+        return unstack(tasks) if isinstance(tasks, Episode) else list(tasks)
+
+    def batches(self, size: int, device: torch.device | str | None = None) -> Iterator[Tasks]:
+        """Yield the tasks in order, ``size`` at a time, without the second copy that a DataLoader makes."""
+        for start in range(0, self.length, size):
+            tasks = self.sample(np.arange(start, min(start + size, self.length)))
+            yield tasks if device is None else map_leaves(lambda leaf: leaf.to(device), tasks)

@@ -1,0 +1,266 @@
+"""The meta-training loop: draw tasks, take a step, now and then validate and save."""
+
+import copy
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from kshot.batching import map_leaves
+from kshot.core import Learner
+from kshot.evaluate import Evaluation, evaluate
+from kshot.run_folder import RunFolder
+from kshot.tasks.source import TaskSource
+
+__all__ = ["Report", "Trained", "train"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the loop tells after every step.
+
+    Args:
+        step: optimizer steps taken.
+        loss: meta-loss of this step.
+        seconds: of training so far, earlier sittings of a resumed run included.
+        progress: share of the budget used, 0 to 1.
+        tasks: training tasks seen.
+        validation: the result, at the steps that validate.
+        improved: whether that is the best so far.
+    """
+
+    step: int
+    loss: float
+    seconds: float
+    progress: float
+    tasks: int
+    validation: Evaluation | None = None
+    improved: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training run ended.
+
+    Args:
+        reason: what ended it.
+        steps: optimizer steps taken.
+        seconds: of training, earlier sittings included.
+        best: the best validation score, None without validation.
+    """
+
+    reason: "Reason"
+    steps: int
+    seconds: float
+    best: float | None
+
+
+Watch: TypeAlias = Callable[[Report], None]
+Reason: TypeAlias = Literal["steps", "minutes", "patience", "interrupted"]
+
+
+def train(
+    learner: Learner,
+    tasks: TaskSource,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    tasks_per_step: int = 16,
+    optimizer: Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+    validation: TaskSource | None = None,
+    every: int = 500,
+    patience: int | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    chunk_size: int | None = None,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> Trained:
+    """Meta-train a learner until a budget is used up, validation stops improving, or Ctrl-C.
+
+    With ``validation`` the learner ends with its best weights on it. Step i uses tasks ``i * tasks_per_step`` and on, and
+    random numbers seeded by (seed, i), so a resumed run goes on bit for bit.
+
+    Args:
+        learner: trained in place.
+        tasks: where training tasks come from; its length does not matter.
+        steps: budget in optimizer steps.
+        minutes: budget in minutes of wall clock, validation included.
+        tasks_per_step: the meta-batch size.
+        optimizer: of the learner's parameters; Adam with 1e-3 by default.
+        scheduler: of the optimizer's learning rate, stepped after every step.
+        validation: fixed tasks that choose the best weights.
+        every: steps between validations and checkpoints.
+        patience: validations without improvement before training stops.
+        out: folder for ``metrics.jsonl``, ``last.safetensors`` and ``best.safetensors``.
+        resume: go on from what ``out`` holds.
+        chunk_size: how many tasks vmap takes at a time.
+        device: where the learner is.
+        seed: of randomness inside training steps, such as dropout.
+        watch: called after every step; see ``kshot.progress``.
+
+    Raises:
+        ValueError: there is no budget, or ``out`` holds a run and ``resume`` is not set.
+        FloatingPointError: the loss is not finite.
+    """
+    if steps is None and minutes is None:
+        raise ValueError("train needs a budget: pass steps=, minutes= or both.")
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-3) if optimizer is None else optimizer
+    run = _Run(learner, optimizer, scheduler, None if out is None else RunFolder(out, resume))
+    learner.train()
+    with _interruption() as interrupted, torch.random.fork_rng():
+        while (reason := run.ending(steps, minutes, patience, interrupted)) is None:
+            loss = run.take_step(tasks, tasks_per_step, chunk_size, device, seed)
+            due = run.step % every == 0 or run.step == steps
+            result = None
+            if due and validation is not None:
+                result = evaluate(learner, validation, tasks_per_step, chunk_size, device)
+            report = Report(
+                step=run.step,
+                loss=loss,
+                seconds=run.seconds,
+                progress=min(1.0, max(run.step / (steps or math.inf), run.seconds / (60 * (minutes or math.inf)))),
+                tasks=run.step * tasks_per_step,
+                validation=result,
+                improved=result is not None and run.improves(result),
+            )
+            run.record(report, due)
+            if watch is not None:
+                watch(report)
+    return run.finish(reason)
+
+
+class _Run:
+    """What changes while training: the learner, its optimizer, and the position in the run."""
+
+    def __init__(
+        self, learner: Learner, optimizer: Optimizer, scheduler: LRScheduler | None, folder: RunFolder | None
+    ) -> None:
+        self.learner, self.optimizer, self.scheduler, self.folder = learner, optimizer, scheduler, folder
+        self.step, self.stale, self.earlier = 0, 0, 0.0
+        self.best: float | None = None
+        self.best_weights: dict[str, Tensor] | None = None
+        if folder is not None and (content := folder.load_last()) is not None:
+            self._restore(content)
+        self.start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier + time.monotonic() - self.start
+
+    def ending(
+        self, steps: int | None, minutes: float | None, patience: int | None, interrupted: threading.Event
+    ) -> Reason | None:
+        if steps is not None and self.step >= steps:
+            return "steps"
+        if minutes is not None and self.seconds >= 60 * minutes:
+            return "minutes"
+        if patience is not None and self.stale >= patience:
+            return "patience"
+        return "interrupted" if interrupted.is_set() else None
+
+    def take_step(
+        self,
+        tasks: TaskSource,
+        tasks_per_step: int,
+        chunk_size: int | None,
+        device: torch.device | str | None,
+        seed: int,
+    ) -> float:
+        torch.manual_seed((seed << 32) + self.step)
+        batch = tasks.sample(np.arange(self.step * tasks_per_step, (self.step + 1) * tasks_per_step))
+        if device is not None:
+            batch = map_leaves(lambda leaf: leaf.to(device), batch)
+        self.optimizer.zero_grad()
+        loss = self.learner.meta_loss(batch, chunk_size)
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the meta-loss became {value} at step {self.step + 1}; the weights of the step before are untouched. "
+                "Lower the learning rate, or clip the gradient."
+            )
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self.step += 1
+        return value
+
+    def improves(self, result: Evaluation) -> bool:
+        sign = 1 if result.higher_is_better else -1
+        if self.best is not None and sign * result.mean <= sign * self.best:
+            self.stale += 1
+            return False
+        self.best, self.stale = result.mean, 0
+        self.best_weights = copy.deepcopy(self.learner.state_dict())
+        return True
+
+    def record(self, report: Report, due: bool) -> None:
+        if self.folder is None or not due:
+            return
+        result = report.validation
+        scores = {} if result is None else {f"val_{result.metric}": result.mean, "val_ci95": result.ci95}
+        line = {"step": report.step, "seconds": report.seconds, "loss": report.loss, "tasks": report.tasks, **scores}
+        self.folder.append_metrics(line)
+        if report.improved:
+            self.folder.save_best({"learner": self.learner.state_dict(), "step": self.step, "score": self.best})
+        self.folder.save_last(self._content())
+
+    def finish(self, reason: Reason) -> Trained:
+        if self.folder is not None:
+            self.folder.save_last(self._content())
+        if self.best_weights is not None:
+            self.learner.load_state_dict(self.best_weights)
+        return Trained(reason, self.step, self.seconds, self.best)
+
+    def _content(self) -> dict[str, object]:
+        return {
+            "learner": self.learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "best_weights": self.best_weights,
+            "position": {"step": self.step, "seconds": self.seconds, "best": self.best, "stale": self.stale},
+        }
+
+    def _restore(self, content: Any) -> None:
+        self.learner.load_state_dict(content["learner"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(content["scheduler"])
+        position = content["position"]
+        self.step, self.earlier = position["step"], position["seconds"]
+        self.best, self.stale, self.best_weights = position["best"], position["stale"], content["best_weights"]
+
+
+@contextmanager
+def _interruption() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event, so that a step is never cut in half; the second one interrupts as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread may set handlers
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(signum: int, frame: Any) -> None:
+        del signum, frame
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,47 @@
+"""What a task must look like: checked once, where tasks enter a learner."""
+
+from typing import Any
+
+from kshot.batching import leaves
+
+__all__ = ["check_task"]
+
+
+def check_task(task: Any, axes: tuple[str, ...]) -> None:
+    """Raise ValueError unless support and query are Batches whose shapes, labels and ways fit together.
+
+    Args:
+        task: an Episode, stacked or of one task.
+        axes: names of the axes in front of the label axis: ``("tasks", "n")`` or ``("n",)``.
+    """
+    for name, batch in zip(("support", "query"), task, strict=True):
+        _check_labels(f"{name}.y", batch.y, axes)
+        _check_inputs(name, batch, axes)
+    support, query = task.support.y.shape, task.query.y.shape
+    if support[-1] != query[-1]:
+        raise ValueError(
+            f"support.y and query.y must have the same last axis (ways, or target size); found {support[-1]} and "
+            f"{query[-1]}. Use one_hot(labels, ways) with the same ways for both."
+        )
+    if support[: len(axes) - 1] != query[: len(axes) - 1]:
+        raise ValueError(f"support and query must hold the same number of tasks; found {support[0]} and {query[0]}.")
+
+
+def _check_labels(name: str, y: Any, axes: tuple[str, ...]) -> None:
+    shape = tuple(y.shape)
+    expected = f"({', '.join(axes)}, ways) one-hot or ({', '.join(axes)}, d) targets"
+    if not y.is_floating_point():
+        raise ValueError(f"{name} must be {expected} of floats; found {y.dtype} {shape}. Use one_hot(labels, ways).")
+    if len(shape) != len(axes) + 1:
+        hint = "Stack tasks along a leading axis, or pass a list of Episodes." if len(axes) == 2 else ""
+        raise ValueError(f"{name} must be {expected}; found shape {shape}. {hint}".rstrip())
+
+
+def _check_inputs(name: str, batch: Any, axes: tuple[str, ...]) -> None:
+    expected = tuple(batch.y.shape[: len(axes)])
+    for leaf in leaves(batch.x):
+        if tuple(leaf.shape[: len(axes)]) != expected:
+            raise ValueError(
+                f"{name}.x and {name}.y must share their first axes ({', '.join(axes)}); found x {tuple(leaf.shape)} "
+                f"and y {tuple(batch.y.shape)}. Each example needs one row of y."
+            )
