@@ -88,6 +88,7 @@ class Learner(nn.Module, ABC):
     transductive: bool = False  # predictions for one query may depend on the other queries
     order_sensitive: bool = False  # the order of the support examples matters
     fixed_ways: bool = False  # the number of classes is built in
+    uses_unlabelled: bool = False  # unlabelled support examples may change predictions
     exact_gradient: bool = True  # meta_loss(tasks).backward() gives the true gradient of meta_loss
     meta_trained: bool = True  # meta_loss reaches every parameter that requires a gradient
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Evaluation:
     metric: str
     higher_is_better: bool
     scores: Tensor
-    stamp: Mapping[str, str] | None = None
+    stamp: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -50,8 +51,17 @@ class Evaluation:
             return f"{100 * self.mean:.2f} % ± {100 * self.ci95:.2f}"
         return f"{self.mean:.4g} ± {self.ci95:.2g}"
 
+    def to_record(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {**vars(self), "stamp": dict(self.stamp), "scores": self.scores.tolist()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Evaluation":
+        """Return the evaluation that ``to_record`` wrote down."""
+        return cls(**{**record, "scores": torch.tensor(record["scores"], dtype=torch.float64)})
+
     def __str__(self) -> str:
-        protocol = "".join(f"; {key}: {value}" for key, value in (self.stamp or {}).items())
+        protocol = "".join(f"; {key}: {value}" for key, value in self.stamp.items())
         return f"{self.metric} {self.short()} (95 % interval, {len(self.scores):,} tasks{protocol})"
 
 
@@ -129,7 +139,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     >>> print(compare(one, other))
     accuracy +7.5 points ± 4.9 (paired, 95 % interval, 4 tasks)
     """
-    one, other = ({k: v for k, v in (e.stamp or {}).items() if k not in _OWN} for e in (first, second))
+    one, other = ({k: v for k, v in e.stamp.items() if k not in _OWN} for e in (first, second))
     if first.metric != second.metric or len(first.scores) != len(second.scores) or one != other:
         raise ValueError(
             "a paired comparison needs the same metric on the same tasks; found "

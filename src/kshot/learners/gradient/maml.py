@@ -65,8 +65,10 @@ class MAML(Learner):
         if not self.adapted:
             names = ", ".join(name for name, _ in model.named_parameters())
             raise ValueError(f"adapts must accept at least one parameter of the model; it has {names or 'none'}.")
+        self._keeps_statistics = any(isinstance(layer, SupportStatisticsNorm) for layer in model.modules())
         self.exact_gradient = differentiate != "first_order"
-        self.transductive = any(_uses_the_batch(layer) for layer in model.modules())
+        self.transductive = any(_normalises_by_queries(layer) for layer in model.modules())
+        self.uses_unlabelled = self.transductive or self._keeps_statistics
 
     def encode(self, x: Inputs) -> Inputs:
         """Embed examples by the encoder, where there is one."""
@@ -82,9 +84,10 @@ class MAML(Learner):
 
         for _ in range(self.steps):
             weights = sgd_step(objective, weights, (frozen, support), self.lr, self.differentiate)
+        if not self._keeps_statistics:
+            return weights
         with recorded_statistics(self.model) as statistics:
-            if any(isinstance(layer, SupportStatisticsNorm) for layer in self.model.modules()):
-                functional_call(self.model, {**weights, **frozen}, (support.x,))
+            functional_call(self.model, {**weights, **frozen}, (support.x,))
         return {**weights, **statistics}
 
     def predict(self, state: Weights, x: Inputs) -> Tensor:
@@ -98,7 +101,7 @@ class MAML(Learner):
         return weights, frozen
 
 
-def _uses_the_batch(layer: nn.Module) -> bool:
+def _normalises_by_queries(layer: nn.Module) -> bool:
     stock = isinstance(layer, nn.modules.batchnorm._BatchNorm) and not layer.track_running_stats
     return stock or type(layer) is BatchStatisticsNorm
 

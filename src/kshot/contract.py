@@ -1,0 +1,343 @@
+"""What every learner promises, as checks that anyone may run on a learner of their own."""
+
+import copy
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from kshot.batching import leaves, map_leaves, unstack
+from kshot.core import Batch, Episode, Learner
+
+__all__ = ["CHECKS", "Case", "ContractError", "check_learner", "make_case"]
+
+Direction: TypeAlias = Callable[[Learner, Episode], dict[str, Tensor]]
+
+_CLOSE = 1e-8  # relative, in float64: far above rounding, far below any real difference
+_LEAST = 1e-4  # a gradient this much smaller than the largest is judged as if it were so large: it may be exactly zero
+_FINITE_DIFFERENCE = 1e-5  # relative; central differences themselves are good to about 1e-8
+
+
+class ContractError(AssertionError):
+    """A learner breaks a promise; the message says which one, and how to mend or declare it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a check is given: a learner in float64, stacked tasks, and the direction that an inexact method states."""
+
+    learner: Learner
+    tasks: Episode
+    direction: Direction | None = None
+
+
+def check_learner(learner: Learner, episodes: Any, direction: Direction | None = None) -> None:
+    """Check every promise of a learner, in float64 and on a copy; return if it keeps them all.
+
+    The heart is the meta-gradient: ``meta_loss(tasks).backward()`` must agree with finite differences, and tasks in a
+    batch with tasks one at a time.
+
+    Args:
+        learner: any learner of yours.
+        episodes: a stacked Episode of two or more tasks, or a source of tasks, of which three are drawn.
+        direction: where ``exact_gradient`` is False, the update direction that the method states instead: maps the
+            learner and stacked tasks to a tensor for each parameter name.
+
+    Raises:
+        ContractError: the first promise that is broken, with what was expected and found.
+
+    >>> from kshot.learners.metric import Prototypical
+    >>> from kshot.tasks.episodes import Episodes
+    >>> from kshot.tasks.labelled import LabelledData
+    >>> rows = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    >>> data = LabelledData.from_arrays(rows, torch.arange(40) % 4)
+    >>> check_learner(Prototypical(torch.nn.Linear(3, 2)), Episodes(data, ways=3, shots=2, queries=2))
+    """
+    case = make_case(learner, episodes, direction)
+    for check in CHECKS:
+        check(case)
+
+
+def make_case(learner: Learner, episodes: Any, direction: Direction | None = None) -> Case:
+    """Copy a learner to float64, away from special points such as zero biases, and draw its tasks."""
+    tasks = episodes if isinstance(episodes, Episode) else episodes.sample(np.arange(3))
+    twin = copy.deepcopy(learner).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(noise.to(parameter.device), alpha=0.02)
+    return Case(twin, map_leaves(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, tasks), direction)
+
+
+def check_state_is_tensors(case: Case) -> None:
+    """``adapt`` returns a pytree of tensors, nothing else."""
+    state = case.learner.adapt(_first(case).support)
+    strange = [type(leaf).__name__ for leaf in leaves(state) if not isinstance(leaf, Tensor)]
+    _require(not strange, f"adapt must return a pytree of tensors; found {strange}. Keep tensors only in the state.")
+
+
+def check_adapt_and_predict_are_pure(case: Case) -> None:
+    """The same inputs give the same outputs, and neither the learner nor the inputs change."""
+    before = copy.deepcopy((case.learner.state_dict(), case.tasks))
+    first, second = _predictions(case), _predictions(case)
+    _equal(first, second, "the same tasks must give the same predictions in eval mode. Draw nothing at random there.")
+    names = case.learner.state_dict()
+    changed = [name for name in names if not torch.equal(names[name], before[0][name])]
+    _require(not changed, f"adapt and predict must leave state_dict untouched; {changed} changed. Return it as state.")
+    same = all(torch.equal(one, other) for one, other in zip(leaves(case.tasks), leaves(before[1]), strict=True))
+    _require(same, "adapt and predict must not write into their inputs. Use out-of-place operations.")
+
+
+def check_state_survives_saving(case: Case) -> None:
+    """A state written as safetensors and read again predicts the same."""
+    task = _first(case)
+    tensors, spec = tree_flatten(case.learner.adapt(task.support))
+    saved = safetensors.torch.save({str(i): t.detach().contiguous().clone() for i, t in enumerate(tensors)})
+    loaded = safetensors.torch.load(saved)
+    again = case.learner.predict(tree_unflatten([loaded[str(i)] for i in range(len(tensors))], spec), task.query.x)
+    _equal(
+        case.learner.predict(case.learner.adapt(task.support), task.query.x),
+        again,
+        "a saved state must predict the same.",
+    )
+
+
+def check_batch_equals_loop(case: Case) -> None:
+    """Tasks in a batch, in chunks of any size, and one at a time give the same losses and predictions."""
+    listed = torch.stack(list(case.learner.predictions(unstack(case.tasks))))
+    losses = case.learner.task_losses(unstack(case.tasks))
+    for chunk_size in (None, 1, 2):
+        what = f"with chunk_size={chunk_size} must be those of the loop over tasks. Mix nothing across tasks."
+        _equal(case.learner.predictions(case.tasks, chunk_size), listed, f"predictions {what}")
+        _equal(case.learner.task_losses(case.tasks, chunk_size), losses, f"losses {what}")
+
+
+def check_encode_is_rowwise(case: Case) -> None:
+    """In eval mode row i of ``encode(x)`` depends on x[i] alone."""
+    x = map_leaves(lambda leaf: leaf[0], case.tasks.query.x)
+    whole = leaves(case.learner.encode(x))
+    first = leaves(case.learner.encode(map_leaves(lambda leaf: leaf[:1], x)))
+    for one, other in zip(whole, first, strict=True):
+        _equal(one[:1], other, "encode must treat each example alone in eval mode. Move what mixes examples to adapt.")
+
+
+def check_gradient_reaches_every_parameter(case: Case) -> None:
+    """Every parameter of a meta-trained learner that requires a gradient gets a finite one."""
+    if not case.learner.meta_trained:
+        return
+    for name, gradient in _gradients(case, case.tasks).items():
+        _require(
+            gradient is not None,
+            f"{name} gets no gradient. Use it, set requires_grad=False, or declare meta_trained=False.",
+        )
+        _require(bool(gradient.isfinite().all()), f"the gradient of {name} is not finite.")
+
+
+def check_meta_gradient(case: Case) -> None:
+    """``meta_loss(tasks).backward()`` is the true gradient, or the direction that the method states."""
+    if not case.learner.meta_trained:
+        return
+    found = _gradients(case, case.tasks)
+    looped = _gradients(case, unstack(case.tasks))
+    least = _LEAST * _largest(found)
+    for name, gradient in found.items():
+        _equal(gradient, looped[name], f"the batched gradient of {name} must be that of the loop over tasks.", least)
+    error, worst = _finite_difference_error(case, found)
+    if case.learner.exact_gradient:
+        _require(
+            error < _FINITE_DIFFERENCE,
+            f"the gradient of {worst} is off by {error:.1e} from finite differences. Look for detached tensors and fused "
+            "normalisation layers; or declare exact_gradient=False and pass direction=.",
+        )
+        return
+    _require(
+        error > _FINITE_DIFFERENCE, "exact_gradient=False is declared, but the gradient is exact. Declare it True."
+    )
+    _require(case.direction is not None, "exact_gradient=False needs direction=: what the method takes for a gradient.")
+    assert case.direction is not None
+    stated = case.direction(case.learner, case.tasks)
+    for name, gradient in found.items():
+        _equal(gradient, stated[name], f"the gradient of {name} must be the direction that the method states.", least)
+
+
+def check_unlabelled_examples(case: Case) -> None:
+    """An unlabelled support example changes nothing, unless ``uses_unlabelled`` is declared."""
+    if not _is_classification(case.tasks):
+        return
+    task = _first(case)
+    extra = map_leaves(lambda leaf: torch.cat([leaf, leaf.flip(0)[:1] * 0.5]), task.support.x)
+    support = Batch(extra, torch.cat([task.support.y, torch.zeros_like(task.support.y[:1])]))
+    _declared(
+        "uses_unlabelled",
+        case,
+        _one(case, task),
+        _one(case, Episode(support, task.query)),
+        "a support example with an all-zero row was added (divide by the labelled examples only)",
+    )
+
+
+def check_transductive(case: Case) -> None:
+    """A query's prediction depends on other queries only where ``transductive`` is declared."""
+    task = _first(case)
+    state = case.learner.adapt(task.support)
+    half = len(task.query.y) // 2  # not one by one: stock batch normalisation refuses a batch of one
+    parts = [map_leaves(lambda leaf: leaf[:half], task.query.x), map_leaves(lambda leaf: leaf[half:], task.query.x)]
+    apart = torch.cat([case.learner.predict(state, x) for x in parts])
+    _declared("transductive", case, _one(case, task), apart, "the queries were predicted in two halves")
+
+
+def check_order_sensitive(case: Case) -> None:
+    """The order of the support examples matters only where ``order_sensitive`` is declared."""
+    task = _first(case)
+    flipped = Batch(map_leaves(lambda leaf: leaf.flip(0), task.support.x), task.support.y.flip(0))
+    _declared(
+        "order_sensitive",
+        case,
+        _one(case, task),
+        _one(case, Episode(flipped, task.query)),
+        "the support set was reversed",
+    )
+
+
+def check_fixed_ways(case: Case) -> None:
+    """Without ``fixed_ways`` a learner takes tasks with another number of classes."""
+    if not _is_classification(case.tasks):
+        return
+    fewer = Episode(*(Batch(batch.x, batch.y[..., 1:]) for batch in _first(case)))
+    ways = fewer.support.y.shape[-1]
+    try:
+        takes = _one(case, fewer).shape[-1] == ways
+    except (RuntimeError, ValueError):
+        takes = False
+    declared = case.learner.fixed_ways
+    _require(
+        takes != declared,
+        f"fixed_ways={declared} is declared, but a task of {ways} ways {'works' if takes else 'fails'}; "
+        f"declare fixed_ways={not declared}.",
+    )
+
+
+def check_no_global_randomness(case: Case) -> None:
+    """In eval mode a learner neither reads nor moves the global random state."""
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
+    first = _predictions(case)
+    after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # type: ignore[index]
+    moved = not torch.equal(before[0], after[0]) or bool((before[1] != after[1]).any()) or before[2] != after[2]
+    _require(not moved, "adapt and predict must not use global random state in eval mode. Use a generator or a buffer.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        _equal(first, _predictions(case), "predictions must not depend on the global seed in eval mode.")
+
+
+CHECKS: tuple[Callable[[Case], None], ...] = (
+    check_state_is_tensors,
+    check_adapt_and_predict_are_pure,
+    check_state_survives_saving,
+    check_batch_equals_loop,
+    check_encode_is_rowwise,
+    check_gradient_reaches_every_parameter,
+    check_meta_gradient,
+    check_unlabelled_examples,
+    check_transductive,
+    check_order_sensitive,
+    check_fixed_ways,
+    check_no_global_randomness,
+)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ContractError(message)
+
+
+def _distance(one: Tensor, other: Tensor, scale: float = 0.0) -> float:
+    if one.shape != other.shape:
+        return float("inf")
+    return float((one - other).norm()) / max(float(other.norm()), scale, 1e-12)
+
+
+def _equal(one: Tensor, other: Tensor, promise: str, scale: float = 0.0) -> None:
+    distance = _distance(one.detach(), other.detach(), scale)
+    _require(distance < _CLOSE, f"{promise} Found a relative difference of {distance:.1e}.")
+
+
+def _declared(flag: str, case: Case, one: Tensor, other: Tensor, change: str) -> None:
+    """Require that predictions differ exactly where the learner declares that they may."""
+    declared, distance = bool(getattr(case.learner, flag)), _distance(one.detach(), other.detach())
+    _require(
+        (distance >= _CLOSE) == declared,
+        f"{flag}={declared} is declared, but predictions differ by {distance:.1e} after {change}; mend it, or declare "
+        f"{flag}={not declared}.",
+    )
+
+
+def _first(case: Case) -> Episode:
+    return case.learner._encode_listed(unstack(case.tasks)[:1])[0]
+
+
+def _one(case: Case, task: Episode) -> Tensor:
+    return case.learner.predict(case.learner.adapt(task.support), task.query.x)
+
+
+def _predictions(case: Case) -> Tensor:
+    with torch.no_grad():
+        predictions: Tensor = case.learner.predictions(case.tasks)
+    return predictions
+
+
+def _is_classification(tasks: Episode) -> bool:
+    y = torch.cat([tasks.support.y.flatten(0, 1), tasks.query.y.flatten(0, 1)])
+    return bool(((y == 0) | (y == 1)).all() and (y.sum(-1) <= 1).all() and y.shape[-1] > 1)
+
+
+def _meta_loss(case: Case, tasks: Any) -> Tensor:
+    # Seeded, so that a learner with dropout is the same function at every evaluation.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return case.learner.meta_loss(tasks)
+
+
+def _gradients(case: Case, tasks: Any) -> dict[str, Tensor]:
+    named = {name: p for name, p in case.learner.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(_meta_loss(case, tasks), list(named.values()), allow_unused=True)
+    return dict(zip(named, found, strict=True))
+
+
+def _largest(gradients: dict[str, Tensor]) -> float:
+    return max((gradient.norm().item() for gradient in gradients.values()), default=0.0)
+
+
+def _finite_difference_error(case: Case, gradients: dict[str, Tensor]) -> tuple[float, str]:
+    """Compare the gradient of each parameter along itself and along a random direction; return the worst."""
+    generator = torch.Generator().manual_seed(1)
+    parameters = dict(case.learner.named_parameters())
+    least = _LEAST * _largest(gradients)
+    worst = (0.0, "")
+    for name, gradient in gradients.items():
+        drawn = torch.randn(gradient.shape, generator=generator, dtype=torch.float64).to(gradient.device)
+        for direction in (gradient, drawn):
+            unit = direction / direction.norm().clamp_min(1e-300)
+            expected = (gradient * unit).sum().item()
+            # A step across a ReLU kink jumps, for a true gradient at some step sizes, for a wrong one at all of them.
+            off = min(abs(_slope(case, parameters[name], unit, h) - expected) for h in (1e-5, 1e-6, 1e-7))
+            # A random direction sees about 1/sqrt(n) of an error, so that much is the yardstick.
+            share = 1.0 if direction is gradient else gradient.numel() ** -0.5
+            yardstick = share * max(gradient.norm().item(), least)
+            worst = max(worst, (off / max(yardstick, 1e-12), name))
+    return worst
+
+
+@torch.no_grad()
+def _slope(case: Case, parameter: Tensor, unit: Tensor, h: float) -> float:
+    values = []
+    for step in (h, -2 * h, h):  # forward, backward, and home again
+        parameter.add_(unit, alpha=step)
+        values.append(_meta_loss(case, case.tasks).item())
+    return (values[0] - values[1]) / (2 * h)
