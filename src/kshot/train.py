@@ -124,7 +124,7 @@ def train(
     with _interruption() as interrupted, torch.random.fork_rng():
         while (reason := run.ending(steps, minutes, patience, interrupted)) is None:
             loss = run.take_step(tasks, tasks_per_step, chunk_size, device, seed)
-            due = run.step % every == 0 or run.step == steps
+            due = run.step % every == 0 or run.ending(steps, minutes, None, interrupted) is not None
             result = None
             if due and validation is not None:
                 result = evaluate(learner, validation, tasks_per_step, chunk_size, device)

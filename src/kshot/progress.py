@@ -1,0 +1,56 @@
+"""Progress on a terminal: accuracy, tasks per second and time left; plain lines where there is no terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from kshot.train import Report, Watch
+
+__all__ = ["show_progress"]
+
+
+@contextmanager
+def show_progress(label: str, console: Console | None = None) -> Iterator[Watch]:
+    """Show the progress of ``train``: pass what this yields as ``watch``.
+
+    >>> from kshot.train import train  # doctest: +SKIP
+    >>> with show_progress("training") as watch:  # doctest: +SKIP
+    ...     train(learner, tasks, minutes=3, watch=watch)
+    """
+    console = Console() if console is None else console
+    if not console.is_terminal:
+        yield lambda report: _print_validation(console, label, report)
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}")
+    with Progress(*columns, console=console) as bar:
+        row = bar.add_task(label, total=1.0, status="")
+        best = "not validated yet"
+
+        def watch(report: Report) -> None:
+            nonlocal best
+            if report.validation is not None and report.improved:
+                best = f"best {report.validation.metric} {report.validation.short()}"
+            bar.update(row, completed=report.progress, status=f"{_pace(report)}  {best}")
+
+        yield watch
+
+
+def _pace(report: Report) -> str:
+    left = report.seconds * (1 - report.progress) / max(report.progress, 1e-9)
+    return (
+        f"{report.progress:4.0%}  step {report.step:,}  loss {report.loss:.3f}  "
+        f"{report.tasks / max(report.seconds, 1e-9):,.1f} tasks/s  {_clock(left)} left"
+    )
+
+
+def _print_validation(console: Console, label: str, report: Report) -> None:
+    if report.validation is not None:
+        result = f"{report.validation.metric} {report.validation.short()}"
+        console.print(f"{label}: {_pace(report)}  validation {result}", highlight=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
