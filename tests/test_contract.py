@@ -1,0 +1,272 @@
+"""Every learner keeps every promise, and every check catches a learner that breaks it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kshot.batching import unstack
+from kshot.contract import CHECKS, Case, ContractError, check_learner, make_case
+from kshot.core import Batch, Episode, Learner
+from kshot.learners.gradient import MAML
+from kshot.learners.metric import Prototypical
+from kshot.losses import mean_squared_error
+from kshot.nets.conv import Conv4
+from kshot.nets.mlp import MLP
+from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm, group_norm
+from kshot.nets.resnet import ResNet12
+from kshot.tasks.episodes import Episodes
+from kshot.tasks.labelled import LabelledData
+from kshot.tasks.sinusoid import Sinusoids
+from kshot.tasks.source import TaskSource
+
+
+def pictures() -> TaskSource:
+    x = torch.rand(36, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    return Episodes(LabelledData.from_arrays(x, torch.arange(36) % 4), ways=3, shots=2, queries=2)
+
+
+def rows() -> TaskSource:
+    x = torch.randn(36, 6, generator=torch.Generator().manual_seed(0))
+    return Episodes(LabelledData.from_arrays(x, torch.arange(36) % 4), ways=3, shots=2, queries=2)
+
+
+def conv(norm: Callable[[int], nn.Module]) -> nn.Module:
+    return nn.Sequential(Conv4(1, 4, "stride", "mean", norm), nn.Linear(4, 3))
+
+
+def warmed(encoder: nn.Module) -> nn.Module:
+    """Give running averages real values: with those of a new net, twelve layers let nothing through."""
+    for _ in range(50):
+        encoder(torch.rand(32, 1, 16, 16))
+    return encoder
+
+
+def batch_norm(channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels, track_running_stats=False)
+
+
+def first_order_direction(learner: Learner, tasks: Episode) -> dict[str, Tensor]:
+    """Return the query gradient at the adapted weights: what first-order MAML takes for a gradient."""
+    assert isinstance(learner, MAML)
+    total: dict[str, Tensor] = {}
+    for task in unstack(tasks):
+        adapted = {name: w.detach().requires_grad_() for name, w in learner.adapt(task.support).items()}
+        loss = learner.loss(learner.predict(adapted, task.query.x), task.query.y)
+        for name, gradient in zip(adapted, torch.autograd.grad(loss, list(adapted.values())), strict=True):
+            total[f"model.{name}"] = total.get(f"model.{name}", torch.tensor(0.0)) + gradient / len(tasks.support.y)
+    return total
+
+
+Row = tuple[Learner, TaskSource, Any]
+
+LEARNERS: dict[str, Callable[[], Row]] = {
+    "prototypical": lambda: (Prototypical(Conv4(1, 4)), pictures(), None),
+    "prototypical, ResNet-12": lambda: (Prototypical(warmed(ResNet12(1, (2, 3, 4, 5)))), pictures(), None),
+    "maml, GroupNorm, 1 step": lambda: (MAML(conv(group_norm), 0.4), pictures(), None),
+    "maml, GroupNorm, 5 steps": lambda: (MAML(conv(group_norm), 0.4, 5), pictures(), None),
+    "maml, batch statistics, 1 step": lambda: (MAML(conv(BatchStatisticsNorm), 0.4), pictures(), None),
+    "maml, batch statistics, 5 steps": lambda: (MAML(conv(BatchStatisticsNorm), 0.1, 5), pictures(), None),
+    "maml, support statistics": lambda: (MAML(conv(SupportStatisticsNorm), 0.4, 2), pictures(), None),
+    "maml, stock batch norm": lambda: (MAML(conv(batch_norm), 0.4, 2), pictures(), None),
+    "maml, reverse": lambda: (MAML(conv(group_norm), 0.4, 2, "reverse"), pictures(), None),
+    "maml, some layers adapted": lambda: (
+        MAML(MLP(6, 8, 3), 0.4, 2, adapts=lambda name: name.startswith("layers.2")),
+        rows(),
+        None,
+    ),
+    "fomaml": lambda: (MAML(conv(group_norm), 0.4, 2, "first_order"), pictures(), first_order_direction),
+    "anil": lambda: (MAML(nn.Linear(4, 3), 0.4, 2, encoder=Conv4(1, 4)), pictures(), None),
+    "maml, sinusoid": lambda: (MAML(MLP(1, 8, 8, 1), 0.05, 2, loss=mean_squared_error), Sinusoids(5, 4), None),
+}
+
+
+@pytest.fixture(scope="module", params=LEARNERS)
+def case(request: pytest.FixtureRequest) -> Case:
+    torch.manual_seed(0)
+    return make_case(*LEARNERS[request.param]())
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_learner_keeps_its_promise(case: Case, check: Callable[[Case], None]) -> None:
+    check(case)
+
+
+class Sound(Learner):
+    """A correct learner on rows of 6 features: the classes below each break one promise of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 4)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.embed(x).tanh()
+
+    def adapt(self, support: Batch) -> Any:
+        return support.y.mT @ support.x / support.y.sum(0)[:, None]
+
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        return x @ state.mT
+
+
+class KeepsText(Sound):
+    def adapt(self, support: Batch) -> Any:
+        return {"prototypes": super().adapt(support), "note": "adapted"}
+
+
+class CountsTasks(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def adapt(self, support: Batch) -> Any:
+        self.seen += 1
+        return super().adapt(support)
+
+
+class AddsNoise(Sound):
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        return super().predict(state, x) + 1e-3 * torch.randn(len(x), 1, dtype=x.dtype)
+
+
+class WritesIntoInputs(Sound):
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    def adapt(self, support: Batch) -> Any:
+        support.y.mul_(0.5)
+        return super().adapt(support)
+
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        return self.embed(x) @ self.embed(state).mT
+
+
+class RemembersElsewhere(Sound):
+    def adapt(self, support: Batch) -> Any:
+        self.hidden = super().adapt(support)
+        return torch.zeros(1, dtype=support.x.dtype)
+
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        return x @ self.hidden.mT
+
+
+class MixesExamples(Sound):
+    def encode(self, x: Tensor) -> Tensor:
+        return self.embed(x - x.mean(0))
+
+
+class ForgetsAParameter(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.ones(2))
+
+
+class DetachesPrototypes(Sound):
+    def adapt(self, support: Batch) -> Any:
+        return super().adapt(support).detach()
+
+
+class ClaimsToBeInexact(Sound):
+    exact_gradient = False
+
+
+class DividesByAllRows(Sound):
+    def adapt(self, support: Batch) -> Any:
+        return support.y.mT @ support.x / len(support.y)
+
+
+class LooksAtOtherQueries(Sound):
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        return super().predict(state, x - x.mean(0))
+
+
+class WeighsTheFirstExample(Sound):
+    def adapt(self, support: Batch) -> Any:
+        return super().adapt(support) + 0.1 * support.x[0]
+
+
+class ClaimsTransductive(Sound):
+    transductive = True
+
+
+class ClaimsOrder(Sound):
+    order_sensitive = True
+
+
+class ClaimsFixedWays(Sound):
+    fixed_ways = True
+
+
+class HidesFixedWays(Sound):
+    def adapt(self, support: Batch) -> Any:
+        return super().adapt(support) * torch.ones(3, 1, dtype=support.x.dtype)
+
+
+class ClaimsUnlabelled(Sound):
+    uses_unlabelled = True
+
+
+BROKEN = {
+    KeepsText: ("check_state_is_tensors", "pytree of tensors"),
+    CountsTasks: ("check_adapt_and_predict_are_pure", "state_dict untouched"),
+    AddsNoise: ("check_adapt_and_predict_are_pure", "the same predictions"),
+    WritesIntoInputs: ("check_adapt_and_predict_are_pure", "write into their inputs"),
+    RemembersElsewhere: ("check_state_is_all_that_is_remembered", "Keep nothing on the learner"),
+    MixesExamples: ("check_encode_is_rowwise", "each example alone"),
+    ForgetsAParameter: ("check_gradient_reaches_every_parameter", "unused gets no gradient"),
+    DetachesPrototypes: ("check_meta_gradient", "finite differences"),
+    ClaimsToBeInexact: ("check_meta_gradient", "the gradient is exact"),
+    DividesByAllRows: ("check_unlabelled_examples", "uses_unlabelled=True"),
+    ClaimsUnlabelled: ("check_unlabelled_examples", "uses_unlabelled=False"),
+    LooksAtOtherQueries: ("check_transductive", "transductive=True"),
+    ClaimsTransductive: ("check_transductive", "transductive=False"),
+    WeighsTheFirstExample: ("check_order_sensitive", "order_sensitive=True"),
+    ClaimsOrder: ("check_order_sensitive", "order_sensitive=False"),
+    ClaimsFixedWays: ("check_fixed_ways", "fixed_ways=False"),
+    HidesFixedWays: ("check_fixed_ways", "fixed_ways=True"),
+}
+
+
+def test_the_sound_learner_is_sound() -> None:
+    check_learner(Sound(), rows())
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda kind: kind.__name__)
+def test_a_broken_learner_is_caught(broken: type[Learner]) -> None:
+    name, message = BROKEN[broken]
+    check = next(check for check in CHECKS if check.__name__ == name)
+    with pytest.raises((ContractError, RuntimeError), match=message):
+        check(make_case(broken(), rows()))
+
+
+def test_an_inexact_method_must_state_its_direction() -> None:
+    learner = MAML(conv(group_norm), 0.4, 2, "first_order")
+    with pytest.raises(ContractError, match="needs direction="):
+        check_learner(learner, pictures())
+
+
+def test_a_wrong_direction_is_caught() -> None:
+    def doubled(learner: Learner, tasks: Episode) -> dict[str, Tensor]:
+        return {name: 2 * g for name, g in first_order_direction(learner, tasks).items()}
+
+    with pytest.raises(ContractError, match="the direction that the method states"):
+        check_learner(MAML(conv(group_norm), 0.4, 2, "first_order"), pictures(), doubled)
+
+
+def test_it_catches_the_wrong_second_derivatives_of_torch() -> None:
+    """Reverse mode through vmap with stock batch normalisation: the fault that MAML's default mode avoids."""
+    with pytest.raises(ContractError, match="loop over tasks"):
+        check_learner(MAML(conv(batch_norm), 0.4, 2, "reverse"), pictures())
+
+
+def test_global_randomness_is_caught_even_when_it_changes_no_number() -> None:
+    class Wastes(Sound):
+        def predict(self, state: Any, x: Tensor) -> Tensor:
+            torch.rand(1)
+            return super().predict(state, x)
+
+    check = next(check for check in CHECKS if check.__name__ == "check_no_global_randomness")
+    with pytest.raises(ContractError, match="global random state"):
+        check(make_case(Wastes(), rows()))
