@@ -1,0 +1,46 @@
+"""The command line. Its options are dataclasses; torch is imported inside commands, so that ``--help`` answers at once."""
+
+import sys
+
+import tyro
+
+from kshot.cli import options
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command named on the command line; report mistakes of the user in one line, without a traceback."""
+    command = tyro.cli(options.Command, prog="kshot", description="Learn to learn, in plain PyTorch.")
+    try:
+        _run(command)
+    except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
+        sys.exit(f"kshot: {error}")
+
+
+def _run(command: options.Command) -> None:
+    match command:
+        case options.Train(learner):
+            from kshot.cli.train import start
+
+            start(learner)
+        case options.Resume():
+            from kshot.cli.train import resume
+
+            resume(command)
+        case options.Eval():
+            from kshot.cli.evaluate import run_eval
+
+            run_eval(command)
+        case options.Compare():
+            from kshot.cli.evaluate import run_compare
+
+            run_compare(command)
+        case options.Data():
+            from kshot.cli.data import run_data
+
+            run_data(command)
+        case options.Demo():
+            from kshot.cli.demo import run_demo
+
+            run_demo(command)

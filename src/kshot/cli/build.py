@@ -1,0 +1,145 @@
+"""From options to learners and tasks: the one place that knows the defaults of the command line."""
+
+import functools
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, StepLR
+
+from kshot.cli.options import LearnerOptions, MAMLOptions, PrototypicalOptions
+from kshot.core import Learner
+from kshot.learners.gradient import MAML
+from kshot.learners.metric import Prototypical
+from kshot.losses import mean_squared_error
+from kshot.nets.conv import Conv4
+from kshot.nets.mlp import MLP
+from kshot.nets.norm import BatchStatisticsNorm
+from kshot.tasks.episodes import Episodes
+from kshot.tasks.glyphs import glyphs
+from kshot.tasks.labelled import LabelledData, Splits, check_disjoint
+from kshot.tasks.miniimagenet import miniimagenet
+from kshot.tasks.omniglot import omniglot
+from kshot.tasks.sinusoid import Sinusoids
+from kshot.tasks.source import TaskSource
+
+__all__ = ["Split", "build_learner", "build_optimizer", "fixed_tasks", "load_splits", "training_tasks"]
+
+Split: TypeAlias = Literal["train", "val", "test"]
+
+# Fixed tasks have seeds of their own, so that no training run sees them and all runs are judged on the same ones.
+_SEEDS: dict[Split, int] = {"train": 1_000, "val": 1, "test": 2}
+
+
+@functools.cache
+def load_splits(options: LearnerOptions) -> Splits:
+    """Load the labelled data that the options name.
+
+    Raises:
+        ValueError: there is no such data set or folder.
+    """
+    match options.data:
+        case "glyphs":
+            return Splits(glyphs("train"), glyphs("val"), glyphs("test"))
+        case "omniglot":
+            return omniglot(options.preset, options.resize)
+        case "miniimagenet":
+            return miniimagenet()
+        case name if Path(name).is_dir():
+            return _folder_splits(Path(name))
+        case name:
+            known = "glyphs, omniglot, miniimagenet, sinusoid"
+            raise ValueError(f"--data must be one of {known}, or a folder of class folders; found {name!r}.")
+
+
+def _folder_splits(folder: Path) -> Splits:
+    parts = [folder / name for name in ("train", "val", "test")]
+    if all(part.is_dir() for part in parts):
+        return check_disjoint(Splits(*map(LabelledData.from_folder, parts)))
+    return LabelledData.from_folder(folder).split()
+
+
+def training_tasks(options: LearnerOptions) -> TaskSource:
+    """Return the stream of training tasks."""
+    seed = _SEEDS["train"] + options.seed
+    shots = _shots(options)
+    if options.data == "sinusoid":
+        return Sinusoids(shots, _train_queries(options), seed)
+    data = load_splits(options).train
+    ways = options.ways
+    if isinstance(options, PrototypicalOptions):
+        turns = 4 if data.rotations == "classes" else 1
+        ways = min(options.train_ways, turns * len(data.classes))
+    return Episodes(data, ways, shots, _train_queries(options), seed)
+
+
+def fixed_tasks(
+    options: LearnerOptions,
+    split: Split,
+    length: int,
+    ways: int | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+) -> TaskSource:
+    """Return the fixed tasks of a split; they do not depend on the seed of the run."""
+    shots = _shots(options) if shots is None else shots
+    queries = options.queries if queries is None else queries
+    if options.data == "sinusoid":
+        return Sinusoids(shots, queries, _SEEDS[split], length)
+    data = getattr(load_splits(options), split)
+    return Episodes(data, options.ways if ways is None else ways, shots, queries, _SEEDS[split], length)
+
+
+def build_learner(options: LearnerOptions, inner_steps: int | None = None) -> Learner:
+    """Build the learner with its starting weights, which depend on the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        match options:
+            case PrototypicalOptions():
+                if options.data == "sinusoid":
+                    raise ValueError(
+                        "prototypical classifies, and sinusoid is regression. Use: kshot train maml --data sinusoid"
+                    )
+                return Prototypical(Conv4(_channels(options), options.filters))
+            case MAMLOptions():
+                return _build_maml(options, options.inner_steps if inner_steps is None else inner_steps)
+    raise TypeError(f"no learner for {type(options).__name__}")
+
+
+def _build_maml(options: MAMLOptions, inner_steps: int) -> MAML:
+    mode: Literal["first_order", "mixed"] = "first_order" if options.first_order else "mixed"
+    if options.data == "sinusoid":
+        lr = 0.01 if options.inner_lr is None else options.inner_lr
+        return MAML(MLP(1, 40, 40, 1), lr, inner_steps, mode, loss=mean_squared_error)
+    body = Conv4(_channels(options), options.filters, "stride", "mean", BatchStatisticsNorm)
+    lr = 0.4 if options.inner_lr is None else options.inner_lr
+    return MAML(nn.Sequential(body, nn.Linear(options.filters, options.ways)), lr, inner_steps, mode)
+
+
+def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimizer, LRScheduler | None]:
+    """Build Adam, and for prototypical networks its halving learning rate."""
+    optimizer = torch.optim.Adam(learner.parameters(), options.lr)
+    if isinstance(options, PrototypicalOptions):
+        return optimizer, StepLR(optimizer, options.halve_every, 0.5)
+    return optimizer, None
+
+
+def _channels(options: LearnerOptions) -> int:
+    return load_splits(options).train.x.shape[1]
+
+
+def _shots(options: LearnerOptions) -> int:
+    if options.shots is not None:
+        return options.shots
+    return 10 if options.data == "sinusoid" else 1
+
+
+def _train_queries(options: LearnerOptions) -> int:
+    match options:
+        case PrototypicalOptions():
+            return options.train_queries
+        case MAMLOptions(train_queries=int(queries)):
+            return queries
+    return _shots(options)

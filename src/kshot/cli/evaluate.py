@@ -1,0 +1,63 @@
+"""``kshot eval`` and ``kshot compare``."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from kshot.allocator import keep_freed_memory
+from kshot.checkpoint import load_learner
+from kshot.cli.build import build_learner, fixed_tasks
+from kshot.cli.options import Compare, Eval
+from kshot.cli.report import report_run, save_result
+from kshot.cli.run_config import load_config
+from kshot.evaluate import Evaluation, compare, evaluate
+
+__all__ = ["run_compare", "run_eval"]
+
+
+def run_eval(command: Eval) -> None:
+    """Evaluate the best learner of a run on test tasks, and add the result to its report."""
+    console = Console()
+    result = _evaluate(
+        command.run, command.tasks, command.ways, command.shots, command.queries, command.inner_steps, console
+    )
+    console.print(str(result), highlight=False, soft_wrap=True)
+    save_result(command.run, result)
+    report_run(command.run, load_config(command.run), console)
+
+
+def run_compare(command: Compare) -> None:
+    """Evaluate runs on the same test tasks, and compare each with the first, task by task."""
+    if len(command.runs) < 2:
+        raise ValueError(f"compare needs two or more run folders; found {len(command.runs)}.")
+    console = Console()
+    results = [
+        _evaluate(run, command.tasks, command.ways, command.shots, command.queries, None, console)
+        for run in command.runs
+    ]
+    for run, result in zip(command.runs, results, strict=True):
+        console.print(f"{run}: {result}", highlight=False, soft_wrap=True)
+    for run, result in zip(command.runs[1:], results[1:], strict=True):
+        console.print(f"{run} - {command.runs[0]}: {compare(result, results[0])}", highlight=False, soft_wrap=True)
+
+
+def _evaluate(
+    run: Path,
+    tasks: int,
+    ways: int | None,
+    shots: int | None,
+    queries: int | None,
+    inner_steps: int | None,
+    console: Console,
+) -> Evaluation:
+    keep_freed_memory()
+    options = load_config(run)
+    learner = build_learner(options, inner_steps)
+    load_learner(run / "best.safetensors", learner)
+    if learner.fixed_ways and options.data != "sinusoid" and ways not in (None, options.ways):
+        raise ValueError(
+            f"{run} was trained for {options.ways} ways, which are built into its net; found --ways {ways}."
+        )
+    fixed = fixed_tasks(options, "test", tasks, ways, shots, queries)
+    with console.status(f"{run}: {tasks:,} test tasks"):
+        return evaluate(learner, fixed)

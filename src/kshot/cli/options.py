@@ -1,0 +1,170 @@
+"""What can be said on the command line. Nothing here imports torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
+
+__all__ = [
+    "Command",
+    "Compare",
+    "Data",
+    "Demo",
+    "Eval",
+    "LearnerOptions",
+    "MAMLOptions",
+    "PrototypicalOptions",
+    "Resume",
+    "Train",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerOptions:
+    """What every training run is told."""
+
+    data: str = "glyphs"
+    """glyphs, omniglot, miniimagenet, sinusoid, or a folder with one folder of pictures for each class (or with such
+    folders under train/, val/ and test/)."""
+    preset: Literal["vinyals", "finn", "reptile", "relation", "mamlpp", "mann", "koch", "lake"] = "vinyals"
+    """Whose protocol for Omniglot: classes, rotations, picture size."""
+    resize: Literal["nearest", "antialiased"] = "nearest"
+    """How Omniglot's pictures are made small."""
+    ways: int = 5
+    """Classes in a task."""
+    shots: int | None = None
+    """Labelled examples of each class: 1 by default, 10 for sinusoid."""
+    queries: int = 15
+    """Query examples of each class in validation tasks."""
+    minutes: float | None = None
+    """Training budget, validation included; 3 by default, unless steps are given."""
+    steps: int | None = None
+    """Training budget in optimizer steps; the first budget used up ends the run."""
+    lr: float = 1e-3
+    """Learning rate of Adam, the outer loop."""
+    filters: int = 64
+    """Filters in each block of the convolutional net."""
+    every: int = 250
+    """Steps between validations."""
+    val_tasks: int = 200
+    """Fixed validation tasks; they choose the best weights."""
+    patience: int | None = None
+    """Validations without improvement before the run ends."""
+    seed: int = 0
+    """Of the weights and of the training tasks."""
+    out: Path | None = None
+    """Folder of the run; runs/LEARNER-DATA by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypicalOptions(LearnerOptions):
+    """Prototypical networks (Snell et al. 2017): the nearest class mean in a learned embedding."""
+
+    train_ways: int = 60
+    """Classes in a training task, or all there are; more than at test time helps."""
+    train_queries: int = 5
+    """Query examples of each class in a training task."""
+    tasks_per_step: int = 1
+    """Tasks in a meta-batch."""
+    halve_every: int = 2000
+    """Steps after which the learning rate halves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAMLOptions(LearnerOptions):
+    """MAML (Finn et al. 2017): weights from which a few gradient steps solve a new task."""
+
+    inner_lr: float | None = None
+    """Inner step size for the mean loss: 0.4 by default, 0.01 for sinusoid."""
+    inner_steps: int = 1
+    """Gradient steps on the support set."""
+    first_order: bool = False
+    """First-order MAML: leave second derivatives out."""
+    train_queries: int | None = None
+    """Query examples of each class in a training task: as many as shots by default."""
+    tasks_per_step: int = 32
+    """Tasks in a meta-batch."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Meta-train a learner into a run folder."""
+
+    learner: OmitSubcommandPrefixes[
+        Annotated[PrototypicalOptions, subcommand("prototypical")] | Annotated[MAMLOptions, subcommand("maml")]
+    ]
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with an interrupted run, exactly where it was, or give a finished one more time."""
+
+    run: Positional[Path]
+    """Folder of the run."""
+    minutes: float | None = None
+    """New total budget in minutes; as before by default."""
+    steps: int | None = None
+    """New total budget in steps; as before by default."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Judge the best learner of a run on classes that it has never seen."""
+
+    run: Positional[Path]
+    """Folder of the run."""
+    ways: int | None = None
+    """Classes in a task; as trained by default."""
+    shots: int | None = None
+    """Labelled examples of each class; as trained by default."""
+    queries: int | None = None
+    """Query examples of each class; as in the run's validation by default."""
+    tasks: int = 1000
+    """How many fixed test tasks."""
+    inner_steps: int | None = None
+    """Gradient steps at test time, for maml; as trained by default."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare runs task by task on the same test tasks; the first is what the others are compared with."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders of two or more runs on the same data."""
+    ways: int = 5
+    """Classes in a task."""
+    shots: int = 1
+    """Labelled examples of each class."""
+    queries: int = 15
+    """Query examples of each class."""
+    tasks: int = 1000
+    """How many fixed test tasks."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Fetch a data set, or say where it lies and what is in it."""
+
+    name: Positional[Literal["omniglot", "miniimagenet", "glyphs"]]
+    """Which one."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Learn to read new characters in about a minute, from nothing, and write a report."""
+
+    out: Path = Path("runs/demo")
+    """Folder for the report."""
+    seconds: float = 75.0
+    """Training time of the character learner."""
+
+
+Command: TypeAlias = (
+    Annotated[Train, subcommand("train")]
+    | Annotated[Resume, subcommand("resume")]
+    | Annotated[Eval, subcommand("eval")]
+    | Annotated[Compare, subcommand("compare")]
+    | Annotated[Data, subcommand("data")]
+    | Annotated[Demo, subcommand("demo")]
+)

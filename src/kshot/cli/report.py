@@ -1,0 +1,102 @@
+"""``report.html``: of a run, after training and after every evaluation, and of the demo."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from kshot.batching import unstack
+from kshot.checkpoint import load_learner
+from kshot.cli.build import build_learner, fixed_tasks
+from kshot.cli.options import LearnerOptions
+from kshot.core import Episode, Learner
+from kshot.evaluate import Evaluation
+from kshot.learners.gradient import MAML
+from kshot.losses import mean_squared_error
+from kshot.report import Panel, Section, drawn_episode, learning_curve, results_table, wave_figure, write_report
+from kshot.run_folder import RunFolder
+from kshot.tasks.sinusoid import Sinusoids
+from kshot.tasks.source import TaskSource
+
+__all__ = ["demo_report", "report_run", "save_result", "wave_panels"]
+
+
+def save_result(folder: Path, result: Evaluation) -> None:
+    """Add an evaluation, every score of it, to ``results.jsonl``."""
+    with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(result.to_record()) + "\n")
+
+
+def report_run(folder: Path, options: LearnerOptions, console: Console) -> None:
+    """Write the report of a run: a task with the learner's answers, the learning curve, and the results so far."""
+    learner = build_learner(options)
+    load_learner(folder / "best.safetensors", learner)
+    tasks = fixed_tasks(options, "test", 1)
+    sections = [
+        _answers(learner, tasks),
+        Section("How it learned", learning_curve(RunFolder(folder, True).read_metrics())),
+    ]
+    if results := _results(folder):
+        sections.insert(1, Section("How good it is on unseen classes", results_table(results)))
+    path = folder / "report.html"
+    write_report(
+        path, f"{type(learner).__name__} on {options.data}", sections, f"Run {folder.name}, seed {options.seed}"
+    )
+    console.print(f"report: {path}", highlight=False, soft_wrap=True)
+
+
+def demo_report(folder: Path, results: Mapping[str, Evaluation], answered: tuple[Episode, Tensor], waves: MAML) -> Path:
+    """Write the report of the demo and return where it is."""
+    sections = [
+        Section("Characters it had never seen", drawn_episode(*answered, noun="characters")),
+        Section("How often it is right", results_table(results)),
+        Section("One gradient step to a new wave", wave_figure(wave_panels({"MAML": waves}, (0, 1)))),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.html"
+    write_report(path, "A learner that learns from one example", sections, "kshot demo")
+    return path
+
+
+def wave_panels(learners: Mapping[str, MAML], steps: tuple[int, ...], shots: int = 5, seed: int = 5) -> list[Panel]:
+    """Predict one wave after some numbers of gradient steps, a panel for each learner."""
+    tasks = Sinusoids(shots, seed=seed)
+    task = unstack(tasks.sample(np.arange(1)))[0]
+    amplitude, phase = (value[0, 0, 0] for value in tasks.waves(np.arange(1)))
+    x = torch.linspace(-5, 5, 200)
+    panels = []
+    for name, learner in learners.items():
+        curves = {}
+        for count in steps:
+            stepped = MAML(learner.model, learner.lr, count, loss=mean_squared_error)
+            with torch.no_grad():
+                curves[_in_words(count)] = stepped.predict(stepped.adapt(task.support), x[:, None])[:, 0]
+        panels.append(Panel(name, x, amplitude * (x - phase).sin(), task.support, curves))
+    return panels
+
+
+def _in_words(steps: int) -> str:
+    return "before" if steps == 0 else f"after {steps} step{'s' if steps > 1 else ''}"
+
+
+def _answers(learner: Learner, tasks: TaskSource) -> Section:
+    task = next(iter(tasks.batches(1)))
+    assert isinstance(task, Episode)
+    if isinstance(learner, MAML) and isinstance(tasks, Sinusoids):
+        steps = tuple(sorted({0, 1, learner.steps, 10}))
+        return Section("A wave it had never seen", wave_figure(wave_panels({"MAML": learner}, steps, tasks.shots)))
+    with torch.no_grad():
+        predictions = learner.eval().predictions(task)
+    return Section("Classes it had never seen", drawn_episode(unstack(task)[0], predictions[0]))
+
+
+def _results(folder: Path) -> dict[str, Evaluation]:
+    path = folder / "results.jsonl"
+    if not path.exists():
+        return {}
+    results = [Evaluation.from_record(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {result.stamp["tasks"]: result for result in results}

@@ -1,0 +1,43 @@
+"""``config.json`` of a run: what it was told, and by which versions it was run."""
+
+import json
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from kshot import __version__
+from kshot.checkpoint import write_atomically
+from kshot.cli.options import LearnerOptions, MAMLOptions, PrototypicalOptions
+
+__all__ = ["learner_name", "load_config", "save_config"]
+
+_LEARNERS: dict[str, type[LearnerOptions]] = {"prototypical": PrototypicalOptions, "maml": MAMLOptions}
+
+
+def learner_name(options: LearnerOptions) -> str:
+    """Return the name of the learner on the command line."""
+    return next(name for name, kind in _LEARNERS.items() if kind is type(options))
+
+
+def save_config(folder: Path, options: LearnerOptions) -> None:
+    """Write down the options of a run."""
+    versions = {"kshot": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    told = {name: value for name, value in asdict(options).items() if name != "out"}  # the folder may be moved
+    content = {"learner": learner_name(options), "options": told, "versions": versions}
+    write_atomically(folder / "config.json", json.dumps(content, indent=2).encode())
+
+
+def load_config(folder: Path) -> LearnerOptions:
+    """Read the options of a run.
+
+    Raises:
+        ValueError: the folder is no run of kshot.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return _LEARNERS[content["learner"]](**content["options"])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} is not a run folder: its config.json cannot be read ({error}).") from error

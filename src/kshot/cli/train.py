@@ -1,0 +1,74 @@
+"""``kshot train`` and ``kshot resume``."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from kshot.allocator import keep_freed_memory
+from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, training_tasks
+from kshot.cli.options import LearnerOptions, MAMLOptions, PrototypicalOptions, Resume
+from kshot.cli.report import report_run
+from kshot.cli.run_config import learner_name, load_config, save_config
+from kshot.progress import show_progress
+from kshot.run_folder import RunFolder
+from kshot.train import train
+
+__all__ = ["resume", "start"]
+
+
+def start(options: LearnerOptions) -> None:
+    """Start a run in a new folder."""
+    folder = options.out or Path("runs") / f"{learner_name(options)}-{Path(options.data).name}"
+    if options.minutes is None and options.steps is None:
+        options = replace(options, minutes=3.0)
+    build_learner(options)  # before the folder is made: a mistake in the options leaves nothing behind
+    RunFolder(folder)
+    save_config(folder, options)
+    _run(folder, options, resuming=False)
+
+
+def resume(command: Resume) -> None:
+    """Go on with a run, with a new budget if one is given."""
+    options = load_config(command.run)
+    if command.minutes is not None or command.steps is not None:
+        options = replace(options, minutes=command.minutes, steps=command.steps)
+        save_config(command.run, options)
+    _run(command.run, options, resuming=True)
+
+
+def _run(folder: Path, options: LearnerOptions, resuming: bool) -> None:
+    keep_freed_memory()
+    console = Console()
+    learner, tasks = build_learner(options), training_tasks(options)
+    console.print(f"{type(learner).__name__} on {_in_words(dict(tasks.stamp))}", highlight=False)
+    optimizer, scheduler = build_optimizer(options, learner)
+    assert isinstance(options, PrototypicalOptions | MAMLOptions)
+    with show_progress("training", console) as watch:
+        trained = train(
+            learner,
+            tasks,
+            steps=options.steps,
+            minutes=options.minutes,
+            tasks_per_step=options.tasks_per_step,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            validation=fixed_tasks(options, "val", options.val_tasks),
+            every=options.every,
+            patience=options.patience,
+            out=folder,
+            resume=resuming,
+            seed=options.seed,
+            watch=watch,
+        )
+    console.print(f"{trained.steps:,} steps in {trained.seconds:,.0f} s, ended by: {trained.reason}", highlight=False)
+    if trained.reason == "interrupted":
+        console.print(f"Saved. Go on with: kshot resume {folder}", highlight=False)
+        return
+    if (folder / "best.safetensors").exists():
+        report_run(folder, options, console)
+        console.print(f"Judge it on unseen classes with: kshot eval {folder}", highlight=False)
+
+
+def _in_words(stamp: dict[str, str]) -> str:
+    return "; ".join(f"{key}: {value}" for key, value in stamp.items())
