@@ -5,6 +5,7 @@ import sys
 import tyro
 
 from kshot.cli import options
+from kshot.tasks.cache import DataUnavailable
 
 __all__ = ["main"]
 
@@ -14,7 +15,7 @@ def main() -> None:
     command = tyro.cli(options.Command, prog="kshot", description="Learn to learn, in plain PyTorch.")
     try:
         _run(command)
-    except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, DataUnavailable) as error:
         sys.exit(f"kshot: {error}")
 
 

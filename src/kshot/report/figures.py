@@ -173,10 +173,11 @@ def _wave(panel: Panel, limits: tuple[float, float]) -> _Draw:
 def _common_limits(panels: Sequence[Panel]) -> tuple[float, float]:
     truth = [value for panel in panels for value in (*_floats(panel.truth), *_floats(panel.support.y))]
     curves = [value for panel in panels for curve in panel.curves.values() for value in _floats(curve)]
+    drawn = [*truth, *filter(math.isfinite, curves)]
     low, high = min(truth), max(truth)
-    room = 1.5 * (high - low)  # for curves that leave the wave: one that diverges shall not flatten the others
+    room = 1.5 * (high - low) or 1.0  # for curves that leave the wave: one that diverges shall not flatten the others
     margin = 0.03 * room
-    return max(min(truth + curves), low - room) - margin, min(max(truth + curves), high + room) + margin
+    return max(min(drawn), low - room) - margin, min(max(drawn), high + room) + margin
 
 
 def _floats(values: Tensor) -> list[float]:
