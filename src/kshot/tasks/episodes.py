@@ -62,16 +62,17 @@ class Episodes(TaskSource):
         super().__init__(seed, length)
         self.data, self.ways, self.shots, self.queries = data, ways, shots, queries
         self.unlabelled, self.distractors, self.augment = unlabelled, distractors, augment
+        self.within_groups = within_groups
         self._turns = 4 if data.rotations == "classes" else 1
         self._order = np.argsort(data.labels.cpu().numpy(), kind="stable")
         self._starts = np.cumsum(data.sizes) - data.sizes
-        self._pools = self._class_pools(within_groups)
+        self._pools = self._class_pools()
         self._check()
 
-    def _class_pools(self, within_groups: bool) -> NDArray[np.bool_]:
+    def _class_pools(self) -> NDArray[np.bool_]:
         """Return ``(pools, classes)``: which classes a task may draw from, one row for each group large enough."""
         n = len(self.data.classes) * self._turns
-        if not within_groups:
+        if not self.within_groups:
             return np.ones((1, n), np.bool_)
         if self.data.groups is None:
             raise ValueError("within_groups needs data with groups; found none. Pass groups= to LabelledData.")
@@ -87,8 +88,8 @@ class Episodes(TaskSource):
         needed = self.ways + self.distractors
         available = len(self.data.classes) * self._turns
         if available < needed or not len(self._pools):
-            where = "in one group" if len(self._pools) == 0 and available >= needed else f"; found {available}"
-            raise ValueError(f"a task needs {needed} classes{where or ''}. Lower ways, or bring more classes.")
+            where = f"; found {available}" if available < needed else " in one group; no group has as many"
+            raise ValueError(f"a task needs {needed} classes{where}. Lower ways, or bring more classes.")
         least = self.shots + self.unlabelled + self.queries
         small = np.flatnonzero(self.data.sizes < least)
         if len(small):
@@ -103,7 +104,7 @@ class Episodes(TaskSource):
         """The protocol of these tasks."""
         tasks = f"{self.ways}-way {self.shots}-shot, {self.queries} queries a class"
         extras = f", {self.unlabelled} unlabelled a class, {self.distractors} distractors" if self.unlabelled else ""
-        grouped = ", classes of one group" if len(self._pools) > 1 else ""
+        grouped = ", classes of one group" if self.within_groups else ""
         rotations = {} if self.data.rotations == "none" else {"rotations": self.data.rotations.replace("_", " ")}
         return {**self.data.stamp, **rotations, "tasks": tasks + extras + grouped, "task seed": str(self.seed)}
 
@@ -124,11 +125,9 @@ class Episodes(TaskSource):
 
     def _draw_classes(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         keys = random_keys(self.seed, _CLASSES, items, self._pools.shape[1])
-        if len(self._pools) > 1:
+        if self.within_groups:
             group = random_keys(self.seed, _GROUP, items, 1)[:, 0] % np.uint64(len(self._pools))
             keys = np.where(self._pools[group], keys, _NEVER)
-        elif not self._pools.all():
-            keys = np.where(self._pools, keys, _NEVER)
         return choose(keys, self.ways + self.distractors)
 
     def _draw_turns(self, items: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:

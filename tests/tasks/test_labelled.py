@@ -1,0 +1,99 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kshot.tasks.labelled import LabelledData, Splits, check_disjoint
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, colour in (("cat", 255), ("dog", 0)):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (40, 30), (colour, 0, 10 * i)).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def test_a_folder_of_class_folders(folder: Path) -> None:
+    data = LabelledData.from_folder(folder, size=16)
+    assert data.x.shape == (6, 3, 16, 16)
+    assert data.x.dtype == torch.uint8
+    assert data.classes == ("cat", "dog")
+    assert data.x[data.labels == 0][:, 0].unique().tolist() == [255]
+    assert LabelledData.from_folder(folder, 8, "L").x.shape == (6, 1, 8, 8)
+
+
+def test_files_that_are_no_pictures_are_named(folder: Path) -> None:
+    (folder / "cat" / "notes.txt").write_text("not a picture")
+    whole = (folder / "dog" / "1.png").read_bytes()
+    (folder / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "dog" / ".hidden").write_text("left alone")
+    with pytest.raises(ValueError, match=r"2 files .* cat/notes.txt, dog/cut.png") as caught:
+        LabelledData.from_folder(folder)
+    assert "skip_unreadable=True" in str(caught.value)
+    assert len(LabelledData.from_folder(folder, skip_unreadable=True).x) == 6
+
+
+def test_a_folder_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a folder"):
+        LabelledData.from_folder(tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no pictures found"):
+        LabelledData.from_folder(tmp_path)
+
+
+def test_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "irises.csv"
+    path.write_text("length,kind,width\n1.5,setosa,2\n3,virginica,4\n")
+    data = LabelledData.from_csv(path, label="kind")
+    assert data.x.tolist() == [[1.5, 2], [3, 4]]
+    assert data.classes == ("setosa", "virginica")
+    with pytest.raises(ValueError, match="no column 'label'; found length, kind, width"):
+        LabelledData.from_csv(path)
+    path.write_text("length,label\n1.5,a\nlong,b\n")
+    with pytest.raises(ValueError, match="line 3, column 'length': expected a number; found 'long'"):
+        LabelledData.from_csv(path)
+    path.write_text("length,label\nnan,a\n1,b\n")
+    with pytest.raises(ValueError, match="NaN or infinity in 1 examples"):
+        LabelledData.from_csv(path)
+    path.write_text("length,label\n")
+    with pytest.raises(ValueError, match="no rows"):
+        LabelledData.from_csv(path)
+
+
+def two_classes(x: torch.Tensor) -> LabelledData:
+    return LabelledData(x, torch.tensor([0, 1]), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: two_classes(torch.tensor([[0.0], [float("nan")]])), r"NaN or infinity in 1 examples, first \[1\]"),
+        (lambda: LabelledData(torch.zeros(2, 1), torch.tensor([0]), ("a",)), r"int64 of shape \(2,\)"),
+        (lambda: LabelledData(torch.zeros(2, 1), torch.tensor([0, 3]), ("a", "b")), r"labels must lie in 0 \.\. 1"),
+        (lambda: LabelledData(torch.zeros(2, 1), torch.tensor([0, 0]), ("a", "empty")), "none found for empty"),
+        (lambda: two_classes(torch.zeros(2, 5)).with_rotations("classes"), r"square pictures .* found x \(2, 5\)"),
+        (lambda: two_classes(torch.zeros(2, 1, 3, 4)).with_rotations("classes"), "square pictures"),
+    ],
+)
+def test_bad_data_is_refused(make: Callable[[], LabelledData], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_subset_and_split_by_class() -> None:
+    data = LabelledData.from_arrays(np.arange(40)[:, None], np.arange(40) % 10)
+    part = data.subset([7, 2], split="mine")
+    assert part.classes == ("7", "2")
+    assert part.x[part.labels == 0].flatten().tolist() == [7, 17, 27, 37]
+    assert part.stamp["split"] == "mine"
+    splits = data.split(val=0.2, test=0.3)
+    assert [len(part.classes) for part in splits] == [5, 2, 3]
+    assert check_disjoint(splits) is splits
+    assert splits.test.classes == data.split(val=0.2, test=0.3).test.classes
+    with pytest.raises(ValueError, match="train and test share 1: 7"):
+        check_disjoint(Splits(data.subset([7]), data.subset([1]), data.subset([7])))
