@@ -33,12 +33,15 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
 
 
+# Read when a benchmark starts: the working tree may move on while it runs.
+_ORIGIN = {"machine": machine(), "commit": commit(), "command": " ".join(["python", *sys.argv])}
+
+
 def write_rows(table: str, rows: list[dict[str, Any]]) -> None:
     """Add rows to ``results/TABLE.jsonl``, each with machine, commit and command."""
-    origin = {"machine": machine(), "commit": commit(), "command": " ".join(["python", *sys.argv])}
     with (RESULTS / f"{table}.jsonl").open("a") as file:
         for row in rows:
-            file.write(json.dumps({"table": table, **row, **origin}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({"table": table, **row, **_ORIGIN}, ensure_ascii=False) + "\n")
 
 
 def result_row(result: Evaluation, **more: Any) -> dict[str, Any]:

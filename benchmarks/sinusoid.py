@@ -13,20 +13,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rows import result_row, write_rows
 
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_learner, save_learner
+from kshot.cli.report import wave_panels
 from kshot.core import Batch, Episode
 from kshot.evaluate import Evaluation, evaluate
 from kshot.learners.gradient import MAML
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
 from kshot.progress import show_progress
+from kshot.report.figures import save_wave_figure
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
 from kshot.train import train
+from rows import result_row, write_rows
 
+FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 PUBLISHED = {"MAML": {1: 0.67, 5: 0.38, 10: 0.35}, "pretrained": {1: 2.41, 5: 2.23, 10: 2.19}}
 STEP_SIZES = (0.0003, 0.001, 0.003, 0.01, 0.03)  # for fine-tuning the pretrained net; chosen on validation tasks
 
@@ -76,7 +79,7 @@ def best_step_size(net: torch.nn.Module) -> float:
     return min(STEP_SIZES, key=lambda lr: evaluate(maml(net, lr, 10), tasks, 100).mean)
 
 
-def test_tasks(source: type[Sinusoids] = Sinusoids) -> TaskSource:
+def fresh_tasks(source: type[Sinusoids] = Sinusoids) -> TaskSource:
     return source(shots=5, queries=100, seed=2, length=2000)
 
 
@@ -110,9 +113,11 @@ def main() -> None:
 
     for name, rate in rates.items():
         for steps, published in PUBLISHED[name].items():
-            add(name, steps, evaluate(maml(nets[name], rate, steps), test_tasks(), 100), published)
-    add("oracle", 0, evaluate(starts["oracle"], test_tasks(KnownWaves), 100), None)
+            add(name, steps, evaluate(maml(nets[name], rate, steps), fresh_tasks(), 100), published)
+    add("oracle", 0, evaluate(starts["oracle"], fresh_tasks(KnownWaves), 100), None)
     write_rows("sinusoid", rows)
+    tuned = {"MAML": maml(nets["MAML"], 0.01, 1), "pretrained": maml(nets["pretrained"], rates["pretrained"], 1)}
+    save_wave_figure(FIGURES, "sinusoid", wave_panels(tuned, (0, 1, 10)))
 
 
 if __name__ == "__main__":

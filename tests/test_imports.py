@@ -13,7 +13,7 @@ SRC = Path(kshot.__file__).parent
 
 TIERS = [
     {"losses", "batching", "validation", "core"},
-    {"nets", "tasks", "learners", "contract", "allocator"},
+    {"nets", "tasks", "learners", "contract", "allocator", "atomic"},
     {"train", "evaluate", "checkpoint", "run_folder", "progress"},
     {"report"},
     {"cli"},

@@ -1,7 +1,6 @@
 """Saving and loading without pickle: tensors in safetensors, everything else as JSON in the header of the same file."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-__all__ = ["load_checkpoint", "load_learner", "save_checkpoint", "save_learner"]
+from kshot.atomic import atomic_file
+
+__all__ = ["load_checkpoint", "load_learner", "save_checkpoint", "save_learner", "write_atomically"]
 
 _HEADER = "kshot"
 
@@ -72,20 +73,18 @@ def load_learner(path: str | Path, learner: nn.Module) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        OSError: the disk is full or not writable; what stood at ``path`` before still stands.
+    """
     try:
-        with part.open("wb") as file:
+        with atomic_file(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a crash could leave the new name with the old disk's emptiness
-        part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         kept = "The file saved before it is untouched." if path.exists() else "Nothing was saved."
-        raise OSError(
-            error.errno, f"could not save {path} ({error.strerror}). {kept} Free some space and go on"
-        ) from error
+        told = f"could not save {path} ({error.strerror}). {kept} Free some space, then go on."
+        raise OSError(told) from error
 
 
 def _pack(tree: Any, place: str, tensors: dict[str, Tensor]) -> Any:

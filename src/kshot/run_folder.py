@@ -32,6 +32,8 @@ class RunFolder:
         if resume and not self.last.exists():
             raise ValueError(f"{self.path} holds no run to resume: {self.last.name} is missing.")
         self.path.mkdir(parents=True, exist_ok=True)
+        for part in self.path.glob("*.part"):  # of a process that was killed while saving
+            part.unlink()
 
     def load_last(self) -> Any | None:
         """Return the state to resume from, None at the start of a run."""

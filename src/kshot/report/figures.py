@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -20,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError("reports draw their figures with matplotlib: pip install 'kshot[report]'") from error
 
-__all__ = ["Panel", "learning_curve", "wave_figure"]
+__all__ = ["Panel", "learning_curve", "save_wave_figure", "wave_figure"]
 
 
 class _Palette(NamedTuple):
@@ -78,6 +79,14 @@ def wave_figure(panels: Sequence[Panel]) -> str:
         raise ValueError("wave_figure needs at least one panel; found none.")
     limits = _common_limits(panels)
     return _figure([_plot((4.2, 3.6), _described(panel), _wave(panel, limits)) for panel in panels])
+
+
+def save_wave_figure(folder: str | Path, name: str, panels: Sequence[Panel]) -> None:
+    """Write ``wave_figure`` as two files, NAME-light.svg and NAME-dark.svg, for pages that are not a report."""
+    limits = _common_limits(panels)
+    for scheme, palette in _PALETTES.items():
+        svg = _svg((4.2 * len(panels), 3.6), palette, *(_wave(panel, limits) for panel in panels))
+        Path(folder, f"{name}-{scheme}.svg").write_text(svg, encoding="utf-8")
 
 
 def learning_curve(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -191,21 +200,23 @@ def _figure(plots: Sequence[str], kind: str = "") -> str:
 
 def _plot(inches: tuple[float, float], text: str, draw: _Draw) -> str:
     """Return one plot in every palette; the page shows the one that fits its colour scheme."""
-    drawn = (f'<div class="{name}-only">{_svg(inches, palette, draw)}</div>' for name, palette in _PALETTES.items())
+    svgs = ((name, _embedded(_svg(inches, palette, draw))) for name, palette in _PALETTES.items())
+    drawn = (f'<div class="{name}-only">{svg}</div>' for name, svg in svgs)
     return f'<div class="plot" role="img" aria-label="{escape(text)}">{"".join(drawn)}</div>'
 
 
-def _svg(inches: tuple[float, float], palette: _Palette, draw: _Draw) -> str:
+def _svg(inches: tuple[float, float], palette: _Palette, *draws: _Draw) -> str:
     # Figure rather than pyplot, whose list of open figures would be shared with the caller.
     with matplotlib.rc_context(_settings(palette)):
         figure = Figure(figsize=inches, layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_axisbelow(True)
-        draw(axes, palette)
+        for place, draw in enumerate(draws, 1):
+            axes = figure.add_subplot(1, len(draws), place)
+            axes.set_axisbelow(True)
+            draw(axes, palette)
         buffer = io.StringIO()
         unsigned = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=unsigned)
-    return _embedded(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _settings(palette: _Palette) -> Any:

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-__all__ = ["DataUnavailable", "Stored", "atomic_file", "data_folder", "writing"]
+__all__ = ["DataUnavailable", "Stored", "data_folder", "writing"]
 
 
 class DataUnavailable(RuntimeError):  # noqa: N818, a state of the machine that callers plan for
@@ -51,18 +51,3 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write {path} ({error}). "
             "Free some space, or set KSHOT_DATA to a folder with room that you may write to."
         ) from error
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes its name only once it is whole."""
-    # The process id keeps two processes that make the same file apart: the last to finish wins, with a whole file.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                yield file
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)

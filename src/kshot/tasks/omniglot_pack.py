@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.tasks.cache import atomic_file, data_folder
+from kshot.atomic import atomic_file
+from kshot.tasks.cache import data_folder, writing
 from kshot.tasks.download import download
 
 __all__ = [
@@ -155,7 +156,7 @@ def unpack(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write named arrays, compressed."""
-    with atomic_file(path) as file:
+    with writing(path), atomic_file(path) as file:
         np.savez_compressed(file, **arrays)
 
 

@@ -1,0 +1,70 @@
+"""Every example runs, with a few steps, and stays short enough to read."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NUMBERED = sorted(EXAMPLES.glob("[0-9]*.py"))
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def printed(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    load(path).main(steps=2, test_tasks=4)
+    return capsys.readouterr().out
+
+
+def example(number: int) -> Path:
+    return next(path for path in NUMBERED if path.name.startswith(f"{number:02}"))
+
+
+def test_learn_from_one_example(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(example(1), capsys)
+    assert "support x (5, 1, 28, 28), y (5, 5)" in text
+    assert "paired, 95 % interval, 4 tasks" in text
+
+
+def test_maml_sinusoid(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(example(2), capsys)
+    assert "after one gradient step on 5 points" in text
+    assert "from scratch, 100 gradient steps" in text
+
+
+def test_write_your_own_learner(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(example(3), capsys)
+    assert "AttentionVote keeps every promise" in text
+    assert "PeekingVote does not: transductive=False is declared" in text
+
+
+def test_your_own_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(example(4), capsys)
+    assert "720 pictures of 60 classes" in text
+    assert text.count("probability") == 5
+
+
+def test_your_own_pictures_takes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = load(example(4))
+    module.draw_folder(tmp_path, classes=8, pictures=10)
+    module.main(str(tmp_path), steps=1, test_tasks=2)
+    assert "2 new classes, 5 pictures of each" in capsys.readouterr().out
+
+
+def test_every_numbered_example_is_tested_here() -> None:
+    assert [path.name[:2] for path in NUMBERED] == ["01", "02", "03", "04"]
+
+
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.name)
+def test_an_example_is_under_80_lines_and_says_how_it_is_run(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 80
+    assert f"    python examples/{path.name}" in text.split('"""')[1]

@@ -1,0 +1,218 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.optim.lr_scheduler import StepLR
+
+from kshot.core import Batch, Episode
+from kshot.learners.gradient import MAML
+from kshot.learners.metric import Prototypical
+from kshot.losses import mean_squared_error
+from kshot.nets.mlp import MLP
+from kshot.run_folder import RunFolder
+from kshot.tasks.episodes import Episodes
+from kshot.tasks.labelled import LabelledData
+from kshot.tasks.sinusoid import Sinusoids
+from kshot.tasks.source import TaskSource
+from kshot.train import Report, Trained, train
+
+
+def data() -> LabelledData:
+    x = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    return LabelledData.from_arrays(x + torch.arange(80)[:, None] % 8, torch.arange(80) % 8)
+
+
+def learner() -> Prototypical:
+    torch.manual_seed(3)
+    # Dropout, so that an exact resume needs the random numbers too.
+    return Prototypical(nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.3), nn.ReLU(), nn.Linear(16, 4)))
+
+
+def run(out: Path | None, steps: int, resume: bool = False) -> tuple[Prototypical, Trained]:
+    model = learner()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    result = train(
+        model,
+        Episodes(data(), 4, 2, 3),
+        steps=steps,
+        tasks_per_step=2,
+        optimizer=optimizer,
+        scheduler=StepLR(optimizer, 7, 0.5),
+        validation=Episodes(data(), 4, 2, 3, seed=9, length=8),
+        every=5,
+        out=out,
+        resume=resume,
+    )
+    return model, result
+
+
+def test_training_learns() -> None:
+    model = MAML(MLP(1, 40, 40, 1), 0.01, loss=mean_squared_error)
+    losses: list[float] = []
+    train(model, Sinusoids(10), steps=200, tasks_per_step=10, watch=lambda report: losses.append(report.loss))
+    assert len(losses) == 200
+    assert np.mean(losses[-20:]) < 0.75 * np.mean(losses[:20])
+
+
+def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole", 20)
+    run(tmp_path / "cut", 13)
+    resumed, result = run(tmp_path / "cut", 20, resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    last = [(tmp_path / name / "last.safetensors") for name in ("whole", "cut")]
+    assert result.steps == 20
+    assert last[0].stat().st_size == last[1].stat().st_size
+    steps = [line["step"] for line in RunFolder(tmp_path / "cut", resume=True).read_metrics()]
+    assert steps == [5, 10, 13, 15, 20]
+
+
+def test_the_random_state_of_the_caller_is_left_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    train(learner(), Episodes(data(), 4, 2, 3), steps=3, tasks_per_step=1, optimizer=None)
+    # learner() seeds by itself, so seed again before and after
+    torch.manual_seed(5)
+    model = Prototypical(nn.Sequential(nn.Dropout(0.5), nn.Flatten()))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        train(model, Episodes(data(), 4, 2, 3), steps=1, tasks_per_step=1, optimizer=optimizer)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_best_weights_are_returned_and_saved(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    model = learner()
+    result = train(
+        model,
+        Episodes(data(), 4, 2, 3),
+        steps=30,
+        tasks_per_step=2,
+        optimizer=torch.optim.SGD(model.parameters(), 3.0),  # so large that scores go up and down
+        validation=Episodes(data(), 4, 2, 3, seed=9, length=8),
+        every=3,
+        out=tmp_path,
+        watch=reports.append,
+    )
+    scores = [report.validation.mean for report in reports if report.validation]
+    assert len(scores) == 10
+    assert result.best == max(scores)
+    assert scores[-1] != max(scores), "the test needs a run whose last weights are not its best"
+    from kshot.checkpoint import load_learner
+    from kshot.evaluate import evaluate
+
+    loaded = learner()
+    load_learner(tmp_path / "best.safetensors", loaded)
+    tasks = Episodes(data(), 4, 2, 3, seed=9, length=8)
+    assert evaluate(loaded, tasks).mean == evaluate(model, tasks).mean == result.best
+
+
+def test_patience_ends_a_run_that_no_longer_improves() -> None:
+    model = learner()
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    tasks = Episodes(data(), 4, 2, 3, length=4)
+    result = train(model, tasks, steps=100, optimizer=optimizer, validation=tasks, every=2, patience=3)
+    assert (result.reason, result.steps) == ("patience", 8)
+
+
+def test_minutes_end_a_run_with_a_validation() -> None:
+    reports: list[Report] = []
+    tasks = Episodes(data(), 4, 2, 3, length=4)
+    result = train(learner(), tasks, minutes=0.01, validation=tasks, every=10**9, watch=reports.append)
+    assert result.reason == "minutes"
+    assert result.best is not None
+    assert reports[-1].progress == 1
+
+
+class Poisoned(TaskSource):
+    """Sinusoids whose third task is infinite."""
+
+    stamp: Mapping[str, str] = {}
+
+    def sample(self, items: NDArray[np.int64]) -> Episode:
+        support, (x, y) = Sinusoids(5, 5).sample(items)
+        return Episode(support, Batch(x, torch.where(torch.from_numpy(items == 2)[:, None, None], torch.inf, y)))
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights() -> None:
+    model = MAML(MLP(1, 4, 1), 0.01, loss=mean_squared_error)
+    with pytest.raises(FloatingPointError, match="became inf at step 3"):
+        train(model, Poisoned(0, 10), steps=5, tasks_per_step=1)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    run(tmp_path, 5)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="already holds a run"):
+        run(tmp_path, 5)
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+    with pytest.raises(ValueError, match="no run to resume"):
+        run(tmp_path / "empty", 5, resume=True)
+
+
+def test_a_budget_is_needed() -> None:
+    with pytest.raises(ValueError, match="needs a budget"):
+        train(learner(), Episodes(data(), 4, 2, 3))
+
+
+def test_ctrl_c_ends_the_step_and_saves(tmp_path: Path) -> None:
+    def interrupt(report: Report) -> None:
+        if report.step == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    model = learner()
+    result = train(model, Episodes(data(), 4, 2, 3), steps=50, tasks_per_step=2, out=tmp_path, watch=interrupt)
+    assert (result.reason, result.steps) == ("interrupted", 4)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert RunFolder(tmp_path, resume=True).load_last()["position"]["step"] == 4
+
+
+def test_training_works_outside_the_main_thread() -> None:
+    results: list[Trained] = []
+    work = threading.Thread(target=lambda: results.append(run(None, 3)[1]))
+    work.start()
+    work.join()
+    assert results[0].steps == 3
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_train
+from kshot import checkpoint
+whole = checkpoint.write_atomically
+def die(path, data):
+    if path.name == "last.safetensors" and path.exists():
+        path.with_name(path.name + ".part").write_bytes(data[: len(data) // 2])
+        os._exit(9)
+    whole(path, data)
+checkpoint.write_atomically = die
+test_train.run(Path({out!r}), 20)
+"""
+
+
+def test_a_process_killed_while_saving_loses_nothing_but_time(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole", 20)
+    code = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path / "cut"))
+    died = subprocess.run([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert died.returncode == 9
+    assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 2
+    resumed, _ = run(tmp_path / "cut", 20, resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [5, 10, 15, 20]
