@@ -34,7 +34,7 @@ def main(steps: int = 2000, test_tasks: int = 600) -> None:
         train(learner, waves, steps=steps, tasks_per_step=25, validation=validation, every=500, watch=watch)
 
     # One new wave by hand. The state is the adapted weights; the net itself stays as it was.
-    task = Sinusoids(shots=5, queries=100, seed=2)[0]
+    task = Sinusoids(shots=5, queries=100, seed=2)[1]
     state = learner.adapt(task.support)
     before, after = learner.predict(dict(net.named_parameters()), task.query.x), learner.predict(state, task.query.x)
     print(f"one wave: MSE {(before - task.query.y).square().mean():.2f} before adapt, ", end="")

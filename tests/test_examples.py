@@ -59,6 +59,13 @@ def test_your_own_pictures_takes_a_folder(tmp_path: Path, capsys: pytest.Capture
     assert "2 new classes, 5 pictures of each" in capsys.readouterr().out
 
 
+def test_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load(EXAMPLES / "picture.py").main(tmp_path, steps=1, test_tasks=10)
+    assert capsys.readouterr().out.count("right, 95 % interval over 10 unseen tasks") == 3
+    for scheme in ("light", "dark"):
+        assert (tmp_path / f"adapt-{scheme}.svg").stat().st_size < 150_000
+
+
 def test_every_numbered_example_is_tested_here() -> None:
     assert [path.name[:2] for path in NUMBERED] == ["01", "02", "03", "04"]
 

@@ -23,16 +23,17 @@ def show_progress(label: str, console: Console | None = None) -> Iterator[Watch]
     if not console.is_terminal:
         yield lambda report: _print_validation(console, label, report)
         return
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}")
+    # Two lines beside the bar, so that 80 columns hold all of it.
+    columns = BarColumn(None), TextColumn("{task.description}: {task.fields[best]}\n{task.fields[pace]}")
     with Progress(*columns, console=console) as bar:
-        row = bar.add_task(label, total=1.0, status="")
         best = "not validated yet"
+        row = bar.add_task(label, total=1.0, best=best, pace="")
 
         def watch(report: Report) -> None:
             nonlocal best
             if report.validation is not None and report.improved:
                 best = f"best {report.validation.metric} {report.validation.short()}"
-            bar.update(row, completed=report.progress, status=f"{_pace(report)}  {best}")
+            bar.update(row, completed=report.progress, best=best, pace=_pace(report))
 
         yield watch
 

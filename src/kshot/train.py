@@ -113,11 +113,14 @@ def train(
         watch: called after every step; see ``kshot.progress``.
 
     Raises:
-        ValueError: there is no budget, or ``out`` holds a run and ``resume`` is not set.
+        ValueError: there is no budget, ``every`` or ``tasks_per_step`` is below 1, or ``out`` holds a run and
+            ``resume`` is not set.
         FloatingPointError: the loss is not finite.
     """
     if steps is None and minutes is None:
         raise ValueError("train needs a budget: pass steps=, minutes= or both.")
+    if every < 1 or tasks_per_step < 1:
+        raise ValueError(f"every and tasks_per_step must be at least 1; found {every} and {tasks_per_step}.")
     optimizer = torch.optim.Adam(learner.parameters(), 1e-3) if optimizer is None else optimizer
     run = _Run(learner, optimizer, scheduler, None if out is None else RunFolder(out, resume))
     learner.train()

@@ -142,10 +142,20 @@ def test_unlabelled_examples_and_distractors() -> None:
     assert set((codes(task.query.x) // 10).tolist()) == known
 
 
-def test_augmentation_sees_whole_sets() -> None:
-    task = Episodes(numbered(), 3, 1, 2, augment=lambda x: 1 - x).sample(np.arange(2))
-    plain = Episodes(numbered(), 3, 1, 2).sample(np.arange(2))
-    torch.testing.assert_close(task.support.x, 1 - plain.support.x)
+class Brighter:
+    numbers = 1
+
+    def __call__(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return x + u[..., None, None].to(x.dtype)
+
+
+def test_augmentation_has_numbers_of_its_own_for_each_example() -> None:
+    episodes, plain = Episodes(numbered(), 3, 1, 2, augment=Brighter()), Episodes(numbered(), 3, 1, 2)
+    tasks, before = episodes.sample(np.arange(4)), plain.sample(np.arange(4))
+    added = torch.cat([(one.x - other.x)[..., 0, 0, 0] for one, other in zip(tasks, before, strict=True)], 1)
+    assert len(added.flatten().unique()) == 4 * 9
+    assert same(episodes[2], unstack(tasks)[2])
+    assert "Brighter" in episodes.stamp["augment"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from kshot.losses import mean_squared_error
 from kshot.nets.conv import Conv4
 from kshot.nets.mlp import MLP
 from kshot.nets.norm import BatchStatisticsNorm
+from kshot.tasks.augment import Distortions
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.glyphs import glyphs
 from kshot.tasks.labelled import LabelledData, Splits, check_disjoint
@@ -72,7 +73,8 @@ def training_tasks(options: LearnerOptions) -> TaskSource:
     if isinstance(options, PrototypicalOptions):
         turns = 4 if data.rotations == "classes" else 1
         ways = min(options.train_ways, turns * len(data.classes))
-    return Episodes(data, ways, shots, _train_queries(options), seed)
+    augment = Distortions() if options.distort else None
+    return Episodes(data, ways, shots, _train_queries(options), seed, augment=augment)
 
 
 def fixed_tasks(

@@ -17,7 +17,7 @@ __all__ = ["run_compare", "run_eval"]
 
 def run_eval(command: Eval) -> None:
     """Evaluate the best learner of a run on test tasks, and add the result to its report."""
-    console = Console()
+    console = Console(markup=False)
     result = _evaluate(
         command.run, command.tasks, command.ways, command.shots, command.queries, command.inner_steps, console
     )
@@ -30,7 +30,7 @@ def run_compare(command: Compare) -> None:
     """Evaluate runs on the same test tasks, and compare each with the first, task by task."""
     if len(command.runs) < 2:
         raise ValueError(f"compare needs two or more run folders; found {len(command.runs)}.")
-    console = Console()
+    console = Console(markup=False)
     results = [
         _evaluate(run, command.tasks, command.ways, command.shots, command.queries, None, console)
         for run in command.runs

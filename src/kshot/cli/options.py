@@ -31,6 +31,8 @@ class LearnerOptions:
     """Whose protocol for Omniglot: classes, rotations, picture size."""
     resize: Literal["nearest", "antialiased"] = "nearest"
     """How Omniglot's pictures are made small."""
+    distort: bool = False
+    """Distort training pictures a little, each another way (Koch et al. 2015)."""
     ways: int = 5
     """Classes in a task."""
     shots: int | None = None

@@ -39,9 +39,9 @@ def resume(command: Resume) -> None:
 
 def _run(folder: Path, options: LearnerOptions, resuming: bool) -> None:
     keep_freed_memory()
-    console = Console()
+    console = Console(markup=False)  # or brackets in a path would be taken for a style
     learner, tasks = build_learner(options), training_tasks(options)
-    console.print(f"{type(learner).__name__} on {_in_words(dict(tasks.stamp))}", highlight=False)
+    console.print(f"{type(learner).__name__} on {_in_words(dict(tasks.stamp))}", highlight=False, soft_wrap=True)
     optimizer, scheduler = build_optimizer(options, learner)
     assert isinstance(options, PrototypicalOptions | MAMLOptions)
     with show_progress("training", console) as watch:
@@ -63,11 +63,11 @@ def _run(folder: Path, options: LearnerOptions, resuming: bool) -> None:
         )
     console.print(f"{trained.steps:,} steps in {trained.seconds:,.0f} s, ended by: {trained.reason}", highlight=False)
     if trained.reason == "interrupted":
-        console.print(f"Saved. Go on with: kshot resume {folder}", highlight=False)
+        console.print(f"Saved. Go on with: kshot resume {folder}", highlight=False, soft_wrap=True)
         return
     if (folder / "best.safetensors").exists():
         report_run(folder, options, console)
-        console.print(f"Judge it on unseen classes with: kshot eval {folder}", highlight=False)
+        console.print(f"Judge it on unseen classes with: kshot eval {folder}", highlight=False, soft_wrap=True)
 
 
 def _in_words(stamp: dict[str, str]) -> str:

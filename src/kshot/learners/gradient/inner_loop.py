@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 from torch.func import grad, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = ["Differentiate", "Objective", "Weights", "sgd_step"]
@@ -47,7 +48,8 @@ def sgd_step(objective: Objective, weights: Weights, given: Any, lr: float, diff
             stepped = _MixedStep.apply(_Step(objective, spec, len(weights), lr), *tensors)  # type: ignore[no-untyped-call]
             return dict(zip(weights, stepped, strict=True))
         case "reverse":
-            gradient = grad(objective)(weights, given)
+            with sdpa_kernel(SDPBackend.MATH):
+                gradient = grad(objective)(weights, given)
         case "first_order":
             with torch.no_grad():
                 gradient = grad(objective)(weights, given)
@@ -63,7 +65,8 @@ class _Step(NamedTuple):
     lr: float
 
     def loss(self, *tensors: Tensor) -> Tensor:
-        return self.objective(*tree_unflatten(tensors, self.spec))
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivatives
+            return self.objective(*tree_unflatten(tensors, self.spec))
 
 
 class _MixedStep(torch.autograd.Function):

@@ -106,6 +106,12 @@ def _normalises_by_queries(layer: nn.Module) -> bool:
     return stock or type(layer) is BatchStatisticsNorm
 
 
+def _dropout(layer: nn.Module) -> float:
+    if isinstance(layer, nn.MultiheadAttention | nn.RNNBase):
+        return float(layer.dropout)  # theirs is no layer of its own
+    return layer.p if isinstance(layer, nn.modules.dropout._DropoutNd) else 0.0
+
+
 def _check_layers(model: nn.Module) -> None:
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats:
@@ -113,8 +119,8 @@ def _check_layers(model: nn.Module) -> None:
                 f"the model's layer {name!r} ({type(layer).__name__}) writes running averages, which an inner loop cannot. "
                 "Use kshot.nets.norm.BatchStatisticsNorm, or track_running_stats=False, or move the layer to the encoder."
             )
-        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
+        if (p := _dropout(layer)) > 0:
             raise ValueError(
-                f"the model's layer {name!r} drops out {layer.p:.0%} at random, so that a step differentiated again would "
+                f"the model's layer {name!r} drops out {p:.0%} at random, so that a step differentiated again would "
                 "be another step. Set its p to 0, or move it to the encoder."
             )

@@ -1,0 +1,346 @@
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kshot.checkpoint import load_checkpoint
+from kshot.cli import main
+
+COMMAND = [sys.executable, "-c", "from kshot.cli import main; main()"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
+SMALL = ("--filters", "4", "--val-tasks", "4", "--ways", "2", "--queries", "2", "--train-queries", "2", "--every", "2")
+SINUSOID = ("train", "maml", "--data", "sinusoid", "--val-tasks", "4", "--tasks-per-step", "4", "--every", "10")
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Kshot = Callable[..., Ran]
+
+
+def as_one_process(*args: Any) -> Ran:
+    done = subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def kshot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kshot:
+    def call(*args: Any) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["kshot", *map(str, args)])
+        capsys.readouterr()
+        code, message = 0, ""
+        try:
+            main()
+        except SystemExit as left:
+            # As the interpreter does: a text is printed, and the exit code is 1.
+            code, message = (1, f"{left.code}\n") if isinstance(left.code, str) else (int(left.code or 0), "")
+        out, err = capsys.readouterr()
+        return Ran(code, out, err + message)
+
+    return call
+
+
+def draw_classes(folder: Path, count: int, first: int = 0) -> Path:
+    rng = np.random.default_rng(first)
+    for i in range(first, first + count):
+        (folder / f"class{i}").mkdir(parents=True)
+        for n in range(4):
+            pixels = rng.integers(0, 60, (20, 24, 3)) + 25 * np.array([i % 8, i // 2 % 8, i // 4 % 8])
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"class{i}" / f"{n}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    for i, name in enumerate(("train", "val", "test")):
+        draw_classes(folder / name, 3, 3 * i)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
+    run = tmp_path_factory.mktemp("runs") / "shapes"
+    ran = as_one_process("train", "prototypical", "--data", pictures, *SMALL, "--steps", 4, "--out", run)
+    assert ran.code == 0, ran.err
+    return run, ran
+
+
+@pytest.fixture
+def run(trained: tuple[Path, Ran], tmp_path: Path) -> Path:
+    """A run of its own for a test that changes it."""
+    return Path(shutil.copytree(trained[0], tmp_path / "run"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def refused(ran: Ran) -> str:
+    """Return the message of a command that failed with one line and nothing else."""
+    assert ran.code == 1
+    assert len(ran.err.splitlines()) == 1, ran.err
+    assert ran.err.startswith("kshot: ")
+    return ran.err
+
+
+def test_help_names_every_command() -> None:
+    ran = as_one_process("--help")
+    assert ran.code == 0
+    assert all(command in ran.out for command in ("train", "resume", "eval", "compare", "data", "demo"))
+
+
+def test_the_help_of_a_learner_explains_its_options(kshot: Kshot) -> None:
+    ran = kshot("train", "maml", "--help")
+    assert ran.code == 0
+    assert all(option in ran.out for option in ("--inner-lr", "--inner-steps", "--first-order", "--ways", "--minutes"))
+
+
+def test_a_typo_in_an_option_is_answered_with_a_hint() -> None:
+    ran = as_one_process("train", "maml", "--iner-steps", "5")
+    assert ran.code == 2
+    assert "--iner-steps" in ran.out + ran.err
+    assert "--inner-steps" in ran.out + ran.err
+    assert "Traceback" not in ran.out + ran.err
+
+
+def test_an_unknown_command_is_refused(kshot: Kshot) -> None:
+    ran = kshot("trian")
+    assert ran.code == 2
+    assert "trian" in ran.out + ran.err
+
+
+def test_training_fills_a_run_folder(trained: tuple[Path, Ran], pictures: Path) -> None:
+    run, ran = trained
+    names = {"config.json", "metrics.jsonl", "last.safetensors", "best.safetensors", "report.html"}
+    assert set(contents(run)) == names
+    config = json.loads((run / "config.json").read_text())
+    assert config["learner"] == "prototypical"
+    assert (config["options"]["data"], config["options"]["steps"]) == (str(pictures), 4)
+    assert set(config["versions"]) == {"kshot", "torch", "python"}
+    assert [line["step"] for line in metrics(run)] == [2, 4]
+    assert all(0 <= line["val_accuracy"] <= 1 for line in metrics(run))
+    assert "</html>" in (run / "report.html").read_text()
+    assert ran.out.count("validation accuracy") == 2
+    assert "ended by: steps" in ran.out
+    assert f"kshot eval {run}\n" in ran.out
+
+
+def test_a_run_is_not_overwritten(kshot: Kshot, run: Path, pictures: Path) -> None:
+    before = contents(run)
+    ran = kshot("train", "prototypical", "--data", pictures, *SMALL, "--steps", 2, "--out", run)
+    assert "already holds a run" in refused(ran)
+    assert contents(run) == before
+
+
+def test_resume_goes_on_to_a_new_budget(kshot: Kshot, run: Path) -> None:
+    ran = kshot("resume", run, "--steps", 6)
+    assert ran.code == 0, ran.err
+    assert [line["step"] for line in metrics(run)] == [2, 4, 6]
+    assert json.loads((run / "config.json").read_text())["options"]["steps"] == 6
+    assert load_checkpoint(run / "last.safetensors")["position"]["step"] == 6
+
+
+def test_resume_equals_a_run_that_was_never_interrupted(
+    kshot: Kshot, run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    kshot("resume", run, "--steps", 6)
+    ran = kshot("train", "prototypical", "--data", pictures, *SMALL, "--steps", 6, "--out", tmp_path / "whole")
+    assert ran.code == 0, ran.err
+    one, other = (load_checkpoint(folder / "last.safetensors") for folder in (run, tmp_path / "whole"))
+    assert one["learner"].keys() == other["learner"].keys()
+    assert all((value == other["learner"][name]).all() for name, value in one["learner"].items())
+
+
+def test_a_folder_that_is_no_run_is_refused(kshot: Kshot, tmp_path: Path) -> None:
+    for command in ("eval", "resume"):
+        message = refused(kshot(command, tmp_path / "nothing"))
+        assert "is not a run folder" in message
+        assert not (tmp_path / "nothing").exists()
+
+
+def test_eval_prints_accuracy_with_its_interval_and_keeps_it(kshot: Kshot, run: Path) -> None:
+    report = (run / "report.html").read_text()
+    first = kshot("eval", run, "--tasks", 20)
+    second = kshot("eval", run, "--ways", 3, "--tasks", 10)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert " % ± " in first.out
+    assert "95 % interval, 20 tasks" in first.out
+    assert "2-way 1-shot" in first.out
+    assert "95 % interval, 10 tasks" in second.out
+    assert "3-way 1-shot" in second.out
+    results = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert [len(result["scores"]) for result in results] == [20, 10]
+    assert (run / "report.html").read_text() != report
+    assert "3-way 1-shot" in (run / "report.html").read_text()
+
+
+def test_eval_gives_the_same_numbers_again(kshot: Kshot, run: Path) -> None:
+    kshot("eval", run, "--tasks", 20)
+    kshot("eval", run, "--tasks", 20)
+    one, other = (json.loads(line) for line in (run / "results.jsonl").read_text().splitlines())
+    assert one == other
+
+
+def test_more_ways_than_there_are_classes_is_refused(kshot: Kshot, run: Path) -> None:
+    assert "needs 9 classes; found 3" in refused(kshot("eval", run, "--ways", 9))
+
+
+def test_a_damaged_checkpoint_is_named(kshot: Kshot, run: Path) -> None:
+    path = run / "best.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    message = refused(kshot("eval", run, "--tasks", 4))
+    assert str(path) in message
+    assert "is not a whole checkpoint" in message
+    assert not (run / "results.jsonl").exists()
+
+
+def test_classes_are_split_at_random_where_the_folder_has_no_splits(kshot: Kshot, tmp_path: Path) -> None:
+    folder = draw_classes(tmp_path / "plain", 10)
+    ran = kshot("train", "prototypical", "--data", folder, *SMALL, "--steps", 2, "--out", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert "train of random classes" in ran.out
+    ran = kshot("eval", tmp_path / "run", "--tasks", 4)
+    assert "test of random classes" in ran.out
+
+
+def test_a_class_in_two_splits_is_refused(kshot: Kshot, pictures: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pictures, tmp_path / "leaky"))
+    shutil.copytree(folder / "train" / "class0", folder / "test" / "class0")
+    message = refused(kshot("train", "prototypical", "--data", folder, *SMALL, "--out", tmp_path / "run"))
+    assert "train and test share 1: class0" in message
+
+
+def test_maml_keeps_the_ways_of_its_net(kshot: Kshot, pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ran = kshot("train", "maml", "--data", pictures, *SMALL, "--steps", 2, "--tasks-per-step", 2, "--out", run)
+    assert ran.code == 0, ran.err
+    message = refused(kshot("eval", run, "--ways", 3, "--tasks", 4))
+    assert "trained for 2 ways" in message
+    assert "found --ways 3" in message
+    ran = kshot("eval", run, "--ways", 2, "--tasks", 4)
+    assert "inference: transductive" in ran.out
+
+
+@pytest.fixture(scope="module")
+def sinusoid_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [folder / f"sinusoid{seed}" for seed in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        for seed, run in enumerate(runs):
+            patch.setattr(sys, "argv", ["kshot", *SINUSOID, "--steps", "20", "--seed", str(seed), "--out", str(run)])
+            main()
+    return runs
+
+
+def test_maml_learns_sinusoids_and_takes_more_steps_at_test_time(kshot: Kshot, sinusoid_runs: list[Path]) -> None:
+    run = sinusoid_runs[0]
+    one = kshot("eval", run, "--tasks", 20)
+    five = kshot("eval", run, "--tasks", 20, "--inner-steps", 5)
+    assert one.code == five.code == 0, one.err + five.err
+    assert one.out.startswith("MSE ")
+    assert "95 % interval, 20 tasks" in five.out
+    means = [np.mean(json.loads(line)["scores"]) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert means[1] != means[0]
+
+
+def test_compare_is_paired(kshot: Kshot, sinusoid_runs: list[Path]) -> None:
+    ran = kshot("compare", *sinusoid_runs, "--shots", 10, "--tasks", 20)
+    assert ran.code == 0, ran.err
+    lines = ran.out.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(f"{sinusoid_runs[0]}: MSE")
+    assert lines[2].startswith(f"{sinusoid_runs[1]} - {sinusoid_runs[0]}: MSE")
+    assert "(paired, 95 % interval, 20 tasks" in lines[2]
+
+
+def test_compare_needs_two_runs_on_the_same_tasks(kshot: Kshot, sinusoid_runs: list[Path], run: Path) -> None:
+    assert "two or more run folders; found 1" in refused(kshot("compare", sinusoid_runs[0]))
+    mixed = kshot("compare", sinusoid_runs[0], run, "--ways", 2, "--queries", 2, "--tasks", 4)
+    assert "needs the same metric on the same tasks" in refused(mixed)
+
+
+def test_runs_have_a_folder_by_default(kshot: Kshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert kshot(*SINUSOID, "--steps", 2).code == 0
+    assert (tmp_path / "runs" / "maml-sinusoid" / "best.safetensors").exists()
+
+
+def test_a_path_is_printed_as_it_is(kshot: Kshot, tmp_path: Path) -> None:
+    run = tmp_path / "a long name with [red] brackets"
+    ran = kshot(*SINUSOID, "--steps", 2, "--out", run)
+    assert f"kshot eval {run}\n" in ran.out
+    assert f"report: {run / 'report.html'}\n" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("prototypical", "--data", "sinusoid"), "sinusoid is regression. Use: kshot train maml --data sinusoid"),
+        (("prototypical", "--data", "omniglott"), "--data must be one of glyphs, omniglot.*found 'omniglott'"),
+        (("maml", "--data", "omniglott"), "--data must be one of glyphs, omniglot.*found 'omniglott'"),
+    ],
+)
+def test_a_mistake_in_the_options_leaves_nothing_behind(
+    kshot: Kshot, tmp_path: Path, args: tuple[str, ...], message: str
+) -> None:
+    ran = kshot("train", *args, "--out", tmp_path / "run")
+    assert re.search(message, refused(ran))
+    assert not (tmp_path / "run").exists()
+
+
+def test_counts_below_one_are_refused(kshot: Kshot, tmp_path: Path) -> None:
+    for option in ("--every", "--tasks-per-step"):
+        ran = kshot(*SINUSOID, "--steps", 2, option, 0, "--out", tmp_path / option)
+        assert "every and tasks_per_step must be at least 1" in refused(ran)
+    assert "length must be at least 1; found 0" in refused(
+        kshot(*SINUSOID, "--val-tasks", 0, "--out", tmp_path / "run")
+    )
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(kshot: Kshot, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    args = [*COMMAND, *SINUSOID, "--minutes", "2", "--out", str(run)]
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    try:
+        deadline = time.monotonic() + 60
+        while not (run / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "ended by: interrupted" in out
+    assert f"kshot resume {run}\n" in out
+    assert "Traceback" not in err
+    step = load_checkpoint(run / "last.safetensors")["position"]["step"]
+    ran = kshot("resume", run, "--steps", step + 3)
+    assert ran.code == 0, ran.err
+    assert metrics(run)[-1]["step"] == step + 3
+
+
+def test_data_describes_the_glyphs(kshot: Kshot) -> None:
+    ran = kshot("data", "glyphs")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["train", "val", "test"]
+    assert all("characters" in line and "drawings" in line for line in lines)

@@ -1,0 +1,140 @@
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kshot.learners.gradient.inner_loop import Differentiate, Weights, sgd_step
+
+EXACT: list[Differentiate] = ["mixed", "reverse"]
+ALL: list[Differentiate] = ["mixed", "reverse", "first_order"]
+
+
+def objective(weights: Weights, given: Any) -> Tensor:
+    x, (scale, y) = given
+    return (((x @ weights["a"]).tanh() @ weights["b"] * scale - y) ** 2).mean()
+
+
+def problem() -> tuple[Weights, tuple[Tensor, tuple[Tensor, Tensor]]]:
+    def leaf(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64).requires_grad_()
+
+    return {"a": leaf(3, 4), "b": leaf(4, 2)}, (leaf(5, 3), (leaf(), leaf(5, 2)))
+
+
+def by_autograd(weights: Weights, given: Any, lr: float) -> Weights:
+    gradients = torch.autograd.grad(objective(weights, given), list(weights.values()), create_graph=True)
+    return {name: weight - lr * g for (name, weight), g in zip(weights.items(), gradients, strict=True)}
+
+
+def after_steps(step: Any, weights: Weights, given: Any, steps: int) -> Tensor:
+    for _ in range(steps):
+        weights = step(weights, given)
+    return sum((w**3).sum() for w in weights.values()) + objective(weights, given)
+
+
+@pytest.mark.parametrize("differentiate", ALL)
+def test_a_step_goes_against_the_gradient(differentiate: Differentiate) -> None:
+    weights, given = problem()
+    stepped = sgd_step(objective, weights, given, 0.1, differentiate)
+    expected = by_autograd(weights, given, 0.1)
+    assert list(stepped) == ["a", "b"]
+    for name, weight in stepped.items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("differentiate", EXACT)
+def test_derivatives_reach_weights_and_everything_given(differentiate: Differentiate, steps: int) -> None:
+    weights, given = problem()
+    x, (scale, y) = given
+    leaves = [*weights.values(), x, scale, y]
+    ours = after_steps(lambda w, g: sgd_step(objective, w, g, 0.1, differentiate), weights, given, steps)
+    theirs = after_steps(lambda w, g: by_autograd(w, g, 0.1), weights, given, steps)
+    for one, other in zip(torch.autograd.grad(ours, leaves), torch.autograd.grad(theirs, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_the_derivative_of_a_quadratic_step_is_the_one_on_paper() -> None:
+    a = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
+    w = torch.tensor([1.0, -3.0], dtype=torch.float64, requires_grad=True)
+    stepped = sgd_step(lambda weights, a: weights["w"] @ a @ weights["w"] / 2, {"w": w}, a, 0.1, "mixed")["w"]
+    jacobian = torch.stack([torch.autograd.grad(value, w, retain_graph=True)[0] for value in stepped])
+    torch.testing.assert_close(jacobian, torch.eye(2).double() - 0.1 * a)
+
+
+def test_first_order_takes_the_step_for_a_constant() -> None:
+    weights, given = problem()
+    stepped = sgd_step(objective, weights, given, 0.1, "first_order")
+    total = sum((3 * w).sum() for w in stepped.values())
+    found = torch.autograd.grad(total, [*weights.values(), given[0]], allow_unused=True)
+    assert found[2] is None
+    assert all(gradient is not None and (gradient == 3).all() for gradient in found[:2])
+
+
+def test_what_needs_no_gradient_gets_none() -> None:
+    weights, (x, (scale, y)) = problem()
+    given = x.detach(), (scale, y.detach())
+    sum(w.sum() for w in sgd_step(objective, weights, given, 0.1, "mixed").values()).backward()
+    assert scale.grad is not None
+    assert given[0].grad is None
+
+
+def test_weights_that_the_loss_ignores_stay_and_pass_gradients_on() -> None:
+    w, unused = (torch.randn(3, requires_grad=True) for _ in range(2))
+    stepped = sgd_step(lambda weights, _: weights["w"].square().sum(), {"w": w, "unused": unused}, (), 0.1, "mixed")
+    assert torch.equal(stepped["unused"], unused)
+    (2 * stepped["unused"]).sum().backward()
+    assert torch.equal(unused.grad, torch.full((3,), 2.0))
+
+
+def test_integers_may_be_given() -> None:
+    table, tokens = torch.randn(5, 2, requires_grad=True), torch.tensor([0, 3, 3])
+
+    def loss(weights: Weights, tokens: Tensor) -> Tensor:
+        return weights["table"][tokens].pow(3).sum()
+
+    ours, theirs = (
+        torch.autograd.grad(sgd_step(loss, {"table": table}, tokens, 0.1, mode)["table"].square().sum(), table)[0]
+        for mode in EXACT
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("differentiate", EXACT)
+def test_a_step_maps_over_tasks(differentiate: Differentiate) -> None:
+    weights, (x, (scale, y)) = problem()
+    xs = torch.stack([x, x + 1, 2 * x]).detach()
+
+    def loss(x: Tensor) -> Tensor:
+        stepped = sgd_step(objective, weights, (x, (scale, y)), 0.1, differentiate)
+        return objective(stepped, (x, (scale, y)))
+
+    leaves = [*weights.values(), scale, y]
+    mapped = torch.autograd.grad(torch.func.vmap(loss)(xs).sum(), leaves)
+    looped = torch.autograd.grad(sum(loss(x) for x in xs), leaves)
+    for one, other in zip(mapped, looped, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_mixed_keeps_no_activations() -> None:
+    """What one step saves for the way back: its weights and what was given, by name."""
+    weights, given = problem()
+    stepped = sgd_step(objective, weights, given, 0.1, "mixed")
+    saved = stepped["a"].grad_fn.saved_tensors
+    leaves = [*weights.values(), given[0], *given[1]]
+    assert [tensor.data_ptr() for tensor in saved] == [leaf.data_ptr() for leaf in leaves]
+
+
+@pytest.mark.parametrize("differentiate", EXACT)
+def test_attention_may_stand_in_the_loop(differentiate: Differentiate) -> None:
+    q, x = torch.randn(8, dtype=torch.float64, requires_grad=True), torch.randn(1, 2, 5, 8, dtype=torch.float64)
+
+    def attend(weights: Weights, x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(weights["q"] * x, x, x).square().mean()
+
+    def loss(q: Tensor) -> Tensor:
+        return attend(sgd_step(attend, {"q": q}, x, 0.5, differentiate), x)
+
+    assert torch.autograd.gradcheck(loss, (q,))
