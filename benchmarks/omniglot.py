@@ -14,7 +14,7 @@ from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint, load_learner
 from kshot.cli.build import build_learner, fixed_tasks
 from kshot.cli.run_config import learner_name, load_config
-from kshot.evaluate import evaluate
+from kshot.evaluation import evaluate
 from rows import result_row, write_rows
 
 PUBLISHED = {("prototypical", 5, 1): 98.8, ("prototypical", 20, 1): 96.0}

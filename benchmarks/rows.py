@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kshot.evaluate import Evaluation
+from kshot.evaluation import Evaluation
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -18,7 +18,7 @@ from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_learner, save_learner
 from kshot.cli.report import wave_panels
 from kshot.core import Batch, Episode
-from kshot.evaluate import Evaluation, evaluate
+from kshot.evaluation import Evaluation, evaluate
 from kshot.learners.gradient import MAML
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
@@ -26,7 +26,7 @@ from kshot.progress import show_progress
 from kshot.report.figures import save_wave_figure
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
-from kshot.train import train
+from kshot.training import train
 from rows import result_row, write_rows
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"

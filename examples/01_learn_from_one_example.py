@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kshot import Episodes
-from kshot.evaluate import compare, evaluate
+from kshot.allocator import keep_freed_memory
+from kshot.evaluation import compare, evaluate
 from kshot.learners.metric import Prototypical
 from kshot.nets.conv import Conv4
 from kshot.tasks.glyphs import glyphs
@@ -52,4 +53,5 @@ def main(steps: int = 100, test_tasks: int = 600) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # on Linux, nearly twice as fast on a CPU
     main()

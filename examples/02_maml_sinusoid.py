@@ -8,13 +8,13 @@ meta-training is worth: the same net from random weights gets the same points, t
 
 import torch
 
-from kshot.evaluate import evaluate
+from kshot.evaluation import evaluate
 from kshot.learners.gradient import MAML
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
 from kshot.progress import show_progress
 from kshot.tasks.sinusoid import Sinusoids
-from kshot.train import train
+from kshot.training import train
 
 
 def maml(net: MLP, steps: int) -> MAML:

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kshot import Batch, Episodes, Learner
+from kshot.allocator import keep_freed_memory
 from kshot.contract import ContractError, check_learner
-from kshot.evaluate import evaluate
+from kshot.evaluation import evaluate
 from kshot.nets.conv import Conv4
 from kshot.tasks.glyphs import glyphs
-from kshot.train import train
+from kshot.training import train
 
 
 class AttentionVote(Learner):
@@ -45,7 +46,7 @@ class PeekingVote(AttentionVote):
         return super().predict(state, F.normalize(x - x.mean(0), dim=-1))
 
 
-def main(steps: int = 100, test_tasks: int = 600) -> None:
+def main(steps: int = 150, test_tasks: int = 300) -> None:
     torch.manual_seed(0)
     tasks = Episodes(glyphs("train"), ways=5, shots=1, queries=5)
 
@@ -63,9 +64,10 @@ def main(steps: int = 100, test_tasks: int = 600) -> None:
     optimizer = torch.optim.Adam(learner.parameters(), lr=2e-3)
     test = Episodes(glyphs("test"), ways=5, shots=1, queries=5, seed=1, length=test_tasks)
     print(f"before training: {evaluate(learner, test).short()} right, 95 % interval over {test_tasks} unseen tasks")
-    train(learner, tasks, steps=steps, optimizer=optimizer)
+    train(learner, tasks, steps=steps, tasks_per_step=8, optimizer=optimizer)
     print(f"after {steps} steps: {evaluate(learner, test).short()} right")
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # on Linux, nearly twice as fast on a CPU
     main()

@@ -15,24 +15,25 @@ import torch
 from PIL import Image
 
 from kshot import Batch, Episodes, LabelledData, one_hot
+from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_learner, save_learner
-from kshot.evaluate import evaluate
+from kshot.evaluation import evaluate
 from kshot.learners.metric import Prototypical
 from kshot.nets.conv import Conv4
 from kshot.tasks.glyphs import glyphs
-from kshot.train import train
+from kshot.training import train
 
-SIZE, MODE = 28, "L"  # small and grey, for drawings; take 84 and "RGB" for photographs
-SHOTS = 5
+SIZE, MODE, SHOTS = 28, "L", 5  # small and grey, for drawings; take 84 and "RGB" for photographs
 
 
-def draw_folder(folder: Path, classes: int = 60, pictures: int = 12) -> None:
+def draw_folder(folder: Path, classes: int = 60, pictures: int = 12) -> Path:
     """Write a folder such as you may have: FOLDER/CLASS/PICTURE.png."""
     data = glyphs("val")
     for number in range(classes):
         (folder / f"sign{number:02}").mkdir()
         for i, picture in enumerate(data.x[data.labels == number][:pictures]):
             Image.fromarray(picture[0].numpy()).save(folder / f"sign{number:02}" / f"{i}.png")
+    return folder
 
 
 def learn(folder: Path, steps: int, test_tasks: int) -> None:
@@ -70,9 +71,9 @@ def main(folder: str | None = None, steps: int = 100, test_tasks: int = 300) -> 
     if folder is not None:
         return learn(Path(folder), steps, test_tasks)
     with tempfile.TemporaryDirectory() as drawn:
-        draw_folder(Path(drawn))
-        return learn(Path(drawn), steps, test_tasks)
+        return learn(draw_folder(Path(drawn)), steps, test_tasks)
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # on Linux, nearly twice as fast on a CPU
     main(*sys.argv[1:2])

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kshot.core import Batch, Episode, Learner, one_hot
-from kshot.evaluate import Evaluation, evaluate
+from kshot.evaluation import Evaluation, evaluate
 from kshot.learners.gradient import MAML
 from kshot.learners.metric import Prototypical
 from kshot.nets.mlp import MLP
 from kshot.progress import show_progress
 from kshot.tasks.keys import choose, random_keys, uniform
 from kshot.tasks.source import TaskSource
-from kshot.train import train
+from kshot.training import train
 
 ROOT = Path(__file__).parents[1]
 REACH = 1.75  # radius of what a panel shows

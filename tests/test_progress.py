@@ -6,9 +6,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from kshot.evaluate import Evaluation
+from kshot.evaluation import Evaluation
 from kshot.progress import show_progress
-from kshot.train import Report
+from kshot.training import Report
 
 
 def accuracy(score: float) -> Evaluation:

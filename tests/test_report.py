@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from kshot.core import Batch, Episode, one_hot
-from kshot.evaluate import Evaluation
+from kshot.evaluation import Evaluation
 from kshot.report import (
     Panel,
     Section,

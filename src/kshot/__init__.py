@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kshot.contract import check_learner
     from kshot.core import Batch, Episode, Learner, one_hot
-    from kshot.evaluate import Evaluation, compare, evaluate
+    from kshot.evaluation import Evaluation, compare, evaluate
     from kshot.tasks.episodes import Episodes
     from kshot.tasks.labelled import LabelledData
-    from kshot.train import train
+    from kshot.training import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,14 +30,14 @@ _HOMES = {
     "Batch": "core",
     "Episode": "core",
     "Episodes": "tasks.episodes",
-    "Evaluation": "evaluate",
+    "Evaluation": "evaluation",
     "LabelledData": "tasks.labelled",
     "Learner": "core",
     "check_learner": "contract",
-    "compare": "evaluate",
-    "evaluate": "evaluate",
+    "compare": "evaluation",
+    "evaluate": "evaluation",
     "one_hot": "core",
-    "train": "train",
+    "train": "training",
 }
 
 

@@ -21,8 +21,8 @@ def map_leaves(function: Callable[[Tensor], Tensor], tree: T) -> T:
     return mapped
 
 
-def leaves(tree: Any) -> list[Tensor]:
-    """Return the tensors of a pytree."""
+def leaves(tree: Any) -> list[Any]:
+    """Return the leaves of a pytree, which should be tensors."""
     return tree_leaves(tree)
 
 

@@ -14,13 +14,13 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from kshot.batching import leaves, map_leaves, unstack
 from kshot.core import Batch, Episode, Learner
+from kshot.finite_differences import finite_difference_error, least_norm
 
 __all__ = ["CHECKS", "Case", "ContractError", "check_learner", "make_case"]
 
 Direction: TypeAlias = Callable[[Learner, Episode], dict[str, Tensor]]
 
 _CLOSE = 1e-8  # relative, in float64: far above rounding, far below any real difference
-_LEAST = 1e-2  # a gradient this much smaller than the largest is judged as if it were so large: it may be exactly zero
 _FINITE_DIFFERENCE = 1e-5  # relative; central differences themselves are good to about 1e-8
 
 
@@ -157,10 +157,11 @@ def check_meta_gradient(case: Case) -> None:
         return
     found = _gradients(case, case.tasks)
     looped = _gradients(case, unstack(case.tasks))
-    least = _LEAST * _largest(found)
+    least = least_norm(found)
     for name, gradient in found.items():
         _equal(gradient, looped[name], f"the batched gradient of {name} must be that of the loop over tasks.", least)
-    error, worst = _finite_difference_error(case, found)
+    parameters = dict(case.learner.named_parameters())
+    error, worst = finite_difference_error(lambda: _meta_loss(case, case.tasks), parameters, found)
     if case.learner.exact_gradient:
         _require(
             error < _FINITE_DIFFERENCE,
@@ -324,42 +325,3 @@ def _gradients(case: Case, tasks: Any) -> dict[str, Tensor]:
     named = {name: p for name, p in case.learner.named_parameters() if p.requires_grad}
     found = torch.autograd.grad(_meta_loss(case, tasks), list(named.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
-
-
-def _largest(gradients: dict[str, Tensor]) -> float:
-    return max((gradient.norm().item() for gradient in gradients.values()), default=0.0)
-
-
-def _finite_difference_error(case: Case, gradients: dict[str, Tensor]) -> tuple[float, str]:
-    """Compare the gradient of each parameter along itself and along a random direction; return the worst."""
-    generator = torch.Generator().manual_seed(1)
-    parameters = dict(case.learner.named_parameters())
-    # The last term is what rounding of the loss leaves visible of a slope.
-    least = max(_LEAST * _largest(gradients), 1e-3 * abs(_meta_loss(case, case.tasks).item()))
-    worst = (0.0, "")
-    for name, gradient in gradients.items():
-        drawn = torch.randn(gradient.shape, generator=generator, dtype=torch.float64).to(gradient.device)
-        # A random direction sees about 1/sqrt(n) of an error, so that much is its yardstick.
-        for direction, share in ((gradient, 1.0), (drawn, gradient.numel() ** -0.5)):
-            unit = direction / direction.norm().clamp_min(1e-300)
-            yardstick = share * max(gradient.norm().item(), least, 1e-12)
-            worst = max(worst, (_slope_error(case, parameters[name], unit, gradient) / yardstick, name))
-    return worst
-
-
-@torch.no_grad()
-def _slope_error(case: Case, parameter: Tensor, unit: Tensor, gradient: Tensor) -> float:
-    """Return how far the slope along a unit direction is from the gradient's, at the step size where it is closest.
-
-    A step across a ReLU kink jumps: at some step sizes for a true gradient, at all of them for a wrong one.
-    """
-    expected = (gradient * unit).sum().item()
-    errors = []
-    for h in (1e-5, 1e-6, 1e-7):
-        parameter.add_(unit, alpha=h)
-        above = _meta_loss(case, case.tasks).item()
-        parameter.add_(unit, alpha=-2 * h)
-        below = _meta_loss(case, case.tasks).item()
-        parameter.add_(unit, alpha=h)
-        errors.append(abs((above - below) / (2 * h) - expected))
-    return min(errors)

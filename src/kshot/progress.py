@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from kshot.train import Report, Watch
+from kshot.training import Report, Watch
 
 __all__ = ["show_progress"]
 
@@ -15,7 +15,7 @@ __all__ = ["show_progress"]
 def show_progress(label: str, console: Console | None = None) -> Iterator[Watch]:
     """Show the progress of ``train``: pass what this yields as ``watch``.
 
-    >>> from kshot.train import train  # doctest: +SKIP
+    >>> from kshot.training import train  # doctest: +SKIP
     >>> with show_progress("training") as watch:  # doctest: +SKIP
     ...     train(learner, tasks, minutes=3, watch=watch)
     """

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kshot.batching import map_leaves, unstack
 from kshot.core import Batch, Episode, one_hot
-from kshot.evaluate import evaluate
+from kshot.evaluation import evaluate
 from kshot.learners.gradient import MAML
 from kshot.learners.gradient.inner_loop import Differentiate
 from kshot.losses import mean_squared_error

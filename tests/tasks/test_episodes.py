@@ -164,7 +164,10 @@ def test_augmentation_has_numbers_of_its_own_for_each_example() -> None:
         (lambda: Episodes(numbered(each=3), 5, 1, 5), r"each class needs 6 examples .* class0 \(3\)"),
         (lambda: Episodes(numbered(), 9, 1, 1), "needs 9 classes; found 8"),
         (lambda: Episodes(numbered(), 3, 1, 1, within_groups=True), "none. Pass groups="),
-        (lambda: Episodes(numbered(groups=("a", "b") * 4), 5, 1, 1, within_groups=True), "needs 5 classes in one group"),
+        (
+            lambda: Episodes(numbered(groups=("a", "b") * 4), 5, 1, 1, within_groups=True),
+            "needs 5 classes in one group",
+        ),
         (lambda: Episodes(numbered(), 0, 1, 1), "ways must be at least 1"),
         (lambda: Episodes(numbered(), 3, -1, 1), "shots must be at least 0"),
         (lambda: Episodes(numbered(), 3, 1, 1, length=0), "length must be at least 1"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kshot.evaluate import evaluate
+from kshot.evaluation import evaluate
 from kshot.learners.metric import Prototypical
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.glyphs import glyphs

@@ -73,6 +73,7 @@ def two_classes(x: torch.Tensor) -> LabelledData:
     ("make", "message"),
     [
         (lambda: two_classes(torch.tensor([[0.0], [float("nan")]])), r"NaN or infinity in 1 examples, first \[1\]"),
+        (lambda: two_classes(torch.zeros(2, 1, dtype=torch.int64)), "must be uint8 or floats; found torch.int64"),
         (lambda: LabelledData(torch.zeros(2, 1), torch.tensor([0]), ("a",)), r"int64 of shape \(2,\)"),
         (lambda: LabelledData(torch.zeros(2, 1), torch.tensor([0, 3]), ("a", "b")), r"labels must lie in 0 \.\. 1"),
         (lambda: LabelledData(torch.zeros(2, 1), torch.tensor([0, 0]), ("a", "empty")), "none found for empty"),

@@ -7,11 +7,11 @@ from torch.utils.data import DataLoader
 
 from kshot.batching import leaves
 from kshot.core import Episode
-from kshot.evaluate import evaluate
+from kshot.evaluation import evaluate
 from kshot.learners.metric.prototypical import Prototypical
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.variable import VariableEpisodes
-from kshot.train import train
+from kshot.training import train
 
 SIZES = (400, 90, 60, 40, 30, 25, 20, 12, 8)
 

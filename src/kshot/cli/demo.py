@@ -11,7 +11,7 @@ from kshot.cli.draw import draw_task
 from kshot.cli.options import Demo
 from kshot.cli.report import demo_report
 from kshot.core import Episode
-from kshot.evaluate import Evaluation, evaluate
+from kshot.evaluation import Evaluation, evaluate
 from kshot.learners.gradient import MAML
 from kshot.learners.metric import Prototypical
 from kshot.losses import mean_squared_error
@@ -24,7 +24,7 @@ from kshot.tasks.glyphs import glyphs
 from kshot.tasks.labelled import Splits
 from kshot.tasks.omniglot import omniglot
 from kshot.tasks.sinusoid import Sinusoids
-from kshot.train import train
+from kshot.training import train
 
 __all__ = ["run_demo"]
 

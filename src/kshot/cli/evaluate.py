@@ -10,7 +10,7 @@ from kshot.cli.build import build_learner, fixed_tasks
 from kshot.cli.options import Compare, Eval
 from kshot.cli.report import report_run, save_result
 from kshot.cli.run_config import load_config
-from kshot.evaluate import Evaluation, compare, evaluate
+from kshot.evaluation import Evaluation, compare, evaluate
 
 __all__ = ["run_compare", "run_eval"]
 

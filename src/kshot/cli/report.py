@@ -14,7 +14,7 @@ from kshot.checkpoint import load_learner
 from kshot.cli.build import build_learner, fixed_tasks
 from kshot.cli.options import LearnerOptions
 from kshot.core import Episode, Learner
-from kshot.evaluate import Evaluation
+from kshot.evaluation import Evaluation
 from kshot.learners.gradient import MAML
 from kshot.losses import mean_squared_error
 from kshot.report import Panel, Section, drawn_episode, learning_curve, results_table, wave_figure, write_report

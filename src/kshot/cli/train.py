@@ -12,7 +12,7 @@ from kshot.cli.report import report_run
 from kshot.cli.run_config import learner_name, load_config, save_config
 from kshot.progress import show_progress
 from kshot.run_folder import RunFolder
-from kshot.train import train
+from kshot.training import train
 
 __all__ = ["resume", "start"]
 

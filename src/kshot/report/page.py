@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kshot import __version__
 from kshot.checkpoint import write_atomically
-from kshot.evaluate import Evaluation
+from kshot.evaluation import Evaluation
 
 __all__ = ["Section", "results_table", "write_report"]
 

@@ -48,6 +48,8 @@ class LabelledData:
 
     def __post_init__(self) -> None:
         n = len(self.x)
+        if self.x.dtype != torch.uint8 and not self.x.is_floating_point():
+            raise ValueError(f"x must be uint8 or floats; found {self.x.dtype}. LabelledData.from_arrays converts it.")
         if self.labels.shape != (n,) or self.labels.dtype != torch.int64:
             found = f"{self.labels.dtype} {tuple(self.labels.shape)}"
             raise ValueError(f"labels must be int64 of shape ({n},), one for each example; found {found}.")

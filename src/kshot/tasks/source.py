@@ -46,9 +46,7 @@ class TaskSource(Dataset[Episode]):
     def __getitems__(self, items: Sequence[int]) -> list[Episode]:
         """Draw many tasks in one vectorised gather; a DataLoader calls this."""
         if not all(0 <= item < self.length for item in items):
-            raise IndexError(
-                f"tasks are numbered 0 .. {self.length - 1}; found {[i for i in items if i >= self.length]}."
-            )
+            raise IndexError(f"tasks are numbered 0 .. {self.length - 1}; found {min(items)} .. {max(items)}.")
         tasks = self.sample(np.asarray(items, np.int64))
         # Views of one task each: a DataLoader stacks a list, and would take a stacked Episode for a list of batches.
         return unstack(tasks) if isinstance(tasks, Episode) else list(tasks)

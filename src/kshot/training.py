@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from kshot.batching import map_leaves
 from kshot.core import Learner
-from kshot.evaluate import Evaluation, evaluate
+from kshot.evaluation import Evaluation, evaluate
 from kshot.run_folder import RunFolder
 from kshot.tasks.source import TaskSource
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot.core import Batch, Learner
-from kshot.evaluate import Evaluation, compare, evaluate
+from kshot.evaluation import Evaluation, compare, evaluate
 from kshot.learners.gradient import MAML
 from kshot.learners.metric import Prototypical
 from kshot.tasks.episodes import Episodes
@@ -52,7 +52,9 @@ def test_batches_change_nothing_and_the_learner_is_left_as_it_was() -> None:
 
 
 def test_the_stamp_says_how_it_was_measured() -> None:
-    result = evaluate(MAML(nn.Sequential(nn.Linear(40, 3), nn.BatchNorm1d(3, track_running_stats=False)), 0.1), tasks(2))
+    result = evaluate(
+        MAML(nn.Sequential(nn.Linear(40, 3), nn.BatchNorm1d(3, track_running_stats=False)), 0.1), tasks(2)
+    )
     assert result.stamp["inference"] == "transductive"
     assert result.stamp["learner"] == "MAML"
     assert "2-way 100-shot, 50 queries" in str(result)

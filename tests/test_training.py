@@ -24,7 +24,7 @@ from kshot.tasks.episodes import Episodes
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
-from kshot.train import Report, Trained, train
+from kshot.training import Report, Trained, train
 
 
 def data() -> LabelledData:
@@ -110,7 +110,7 @@ def test_the_best_weights_are_returned_and_saved(tmp_path: Path) -> None:
     assert result.best == max(scores)
     assert scores[-1] != max(scores), "the test needs a run whose last weights are not its best"
     from kshot.checkpoint import load_learner
-    from kshot.evaluate import evaluate
+    from kshot.evaluation import evaluate
 
     loaded = learner()
     load_learner(tmp_path / "best.safetensors", loaded)
@@ -192,7 +192,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import test_train
+import test_training
 from kshot import checkpoint
 whole = checkpoint.write_atomically
 def die(path, data):
@@ -201,7 +201,7 @@ def die(path, data):
         os._exit(9)
     whole(path, data)
 checkpoint.write_atomically = die
-test_train.run(Path({out!r}), 20)
+test_training.run(Path({out!r}), 20)
 """
 
 
