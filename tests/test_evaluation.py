@@ -53,10 +53,11 @@ def test_batches_change_nothing_and_the_learner_is_left_as_it_was() -> None:
 
 def test_the_stamp_says_how_it_was_measured() -> None:
     result = evaluate(
-        MAML(nn.Sequential(nn.Linear(40, 3), nn.BatchNorm1d(3, track_running_stats=False)), 0.1), tasks(2)
+        MAML(nn.Sequential(nn.Linear(40, 2), nn.BatchNorm1d(2, track_running_stats=False)), 0.1), tasks(2)
     )
     assert result.stamp["inference"] == "transductive"
     assert result.stamp["learner"] == "MAML"
+    assert result.stamp["inner steps"] == "1"
     assert "2-way 100-shot, 50 queries" in str(result)
     again = Evaluation.from_record(result.to_record())
     assert str(again) == str(result)

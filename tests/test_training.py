@@ -59,9 +59,10 @@ def run(out: Path | None, steps: int, resume: bool = False) -> tuple[Prototypica
 def test_training_learns() -> None:
     model = MAML(MLP(1, 40, 40, 1), 0.01, loss=mean_squared_error)
     losses: list[float] = []
-    train(model, Sinusoids(10), steps=200, tasks_per_step=10, watch=lambda report: losses.append(report.loss))
-    assert len(losses) == 200
-    assert np.mean(losses[-20:]) < 0.75 * np.mean(losses[:20])
+    train(model, Sinusoids(10), steps=600, tasks_per_step=10, watch=lambda report: losses.append(report.loss))
+    assert len(losses) == 600
+    # Tasks differ much, and 50 steps see 500 of them: the standard error of each mean is about 3 %.
+    assert np.mean(losses[-50:]) < 0.75 * np.mean(losses[:50])
 
 
 def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_the_best_weights_are_returned_and_saved(tmp_path: Path) -> None:
         Episodes(data(), 4, 2, 3),
         steps=30,
         tasks_per_step=2,
-        optimizer=torch.optim.SGD(model.parameters(), 3.0),  # so large that scores go up and down
+        optimizer=torch.optim.Adam(model.parameters(), 0.3),  # so large that scores go up and down
         validation=Episodes(data(), 4, 2, 3, seed=9, length=8),
         every=3,
         out=tmp_path,

@@ -1,7 +1,8 @@
 """The whole idea: a learner encodes examples, adapts to the support set of a task, and predicts its query set."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -91,6 +92,7 @@ class Learner(nn.Module, ABC):
     uses_unlabelled: bool = False  # unlabelled support examples may change predictions
     exact_gradient: bool = True  # meta_loss(tasks).backward() gives the true gradient of meta_loss
     meta_trained: bool = True  # meta_loss reaches every parameter that requires a gradient
+    settings: Mapping[str, str] = MappingProxyType({})  # what else a result must say of the learner
 
     def __init__(self, loss: Loss = cross_entropy) -> None:
         super().__init__()

@@ -95,9 +95,9 @@ def evaluate(
         scores = [_scores(learner, batch, chunk_size) for batch in tasks.batches(tasks_per_batch, device)]
     finally:
         learner.train(training)
-    setting = {"learner": type(learner).__name__, "inference": "transductive" if learner.transductive else "inductive"}
-    loss = learner.loss
-    return Evaluation(loss.metric_name, loss.higher_is_better, torch.cat(scores), {**tasks.stamp, **setting})
+    inference = "transductive" if learner.transductive else "inductive"
+    stamp = {**tasks.stamp, "learner": type(learner).__name__, "inference": inference, **learner.settings}
+    return Evaluation(learner.loss.metric_name, learner.loss.higher_is_better, torch.cat(scores), stamp)
 
 
 def _scores(learner: Learner, tasks: Tasks, chunk_size: int | None) -> Tensor:
@@ -149,7 +149,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     return Comparison(first.metric, difference.mean().item(), _half_width(difference), len(difference))
 
 
-_OWN = ("learner", "inference")  # what a stamp says of the learner rather than of the tasks
+_OWN = ("learner", "inference", "inner steps")  # what a stamp says of the learner rather than of the tasks
 
 
 def _half_width(scores: Tensor) -> float:

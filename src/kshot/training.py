@@ -91,8 +91,8 @@ def train(
 ) -> Trained:
     """Meta-train a learner until a budget is used up, validation stops improving, or Ctrl-C.
 
-    With ``validation`` the learner ends with its best weights on it. Step i uses tasks ``i * tasks_per_step`` and on, and
-    random numbers seeded by (seed, i), so a resumed run goes on bit for bit.
+    With ``validation`` the learner ends with its best weights on it, else with its last. Step i uses tasks
+    ``i * tasks_per_step`` and on, and random numbers seeded by (seed, i), so a resumed run goes on bit for bit.
 
     Args:
         learner: trained in place.
@@ -225,6 +225,8 @@ class _Run:
     def finish(self, reason: Reason) -> Trained:
         if self.folder is not None:
             self.folder.save_last(self._content())
+            if self.best_weights is None:  # without validation the last weights are the best that is known
+                self.folder.save_best({"learner": self.learner.state_dict(), "step": self.step, "score": None})
         if self.best_weights is not None:
             self.learner.load_state_dict(self.best_weights)
         return Trained(reason, self.step, self.seconds, self.best)

@@ -92,6 +92,11 @@ def test_subset_and_split_by_class() -> None:
     assert part.classes == ("7", "2")
     assert part.x[part.labels == 0].flatten().tolist() == [7, 17, 27, 37]
     assert part.stamp["split"] == "mine"
+    whole = part.joined(data.subset([1]), split="both")
+    assert whole.classes == ("7", "2", "1")
+    assert whole.x[whole.labels == 2].flatten().tolist() == [1, 11, 21, 31]
+    with pytest.raises(ValueError, match="share 1: 7"):
+        part.joined(data.subset([7]))
     splits = data.split(val=0.2, test=0.3)
     assert [len(part.classes) for part in splits] == [5, 2, 3]
     assert check_disjoint(splits) is splits

@@ -68,7 +68,9 @@ def training_tasks(options: LearnerOptions) -> TaskSource:
     shots = _shots(options)
     if options.data == "sinusoid":
         return Sinusoids(shots, _train_queries(options), seed)
-    data = load_splits(options).train
+    data, val, _ = load_splits(options)
+    if options.with_val:
+        data = data.joined(val, split=f"{data.stamp.get('split', 'train')}, with val")
     ways = options.ways
     if isinstance(options, PrototypicalOptions):
         turns = 4 if data.rotations == "classes" else 1
@@ -104,6 +106,8 @@ def build_learner(options: LearnerOptions, inner_steps: int | None = None) -> Le
                     raise ValueError(
                         "prototypical classifies, and sinusoid is regression. Use: kshot train maml --data sinusoid"
                     )
+                if inner_steps is not None:
+                    raise ValueError("prototypical takes no gradient steps; leave --inner-steps out.")
                 return Prototypical(Conv4(_channels(options), options.filters))
             case MAMLOptions():
                 return _build_maml(options, options.inner_steps if inner_steps is None else inner_steps)

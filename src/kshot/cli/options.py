@@ -49,6 +49,8 @@ class LearnerOptions:
     """Filters in each block of the convolutional net."""
     every: int = 250
     """Steps between validations."""
+    with_val: bool = False
+    """Train on the validation classes too, as papers do for a final figure; then the last weights are the best."""
     val_tasks: int = 200
     """Fixed validation tasks; they choose the best weights."""
     patience: int | None = None

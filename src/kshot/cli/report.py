@@ -99,4 +99,9 @@ def _results(folder: Path) -> dict[str, Evaluation]:
     if not path.exists():
         return {}
     results = [Evaluation.from_record(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {result.stamp["tasks"]: result for result in results}
+    return {_name(result): result for result in results}
+
+
+def _name(result: Evaluation) -> str:
+    steps = result.stamp.get("inner steps")
+    return result.stamp["tasks"] + (f", {steps} inner steps" if steps else "")

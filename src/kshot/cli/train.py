@@ -53,7 +53,7 @@ def _run(folder: Path, options: LearnerOptions, resuming: bool) -> None:
             tasks_per_step=options.tasks_per_step,
             optimizer=optimizer,
             scheduler=scheduler,
-            validation=fixed_tasks(options, "val", options.val_tasks),
+            validation=None if options.with_val else fixed_tasks(options, "val", options.val_tasks),
             every=options.every,
             patience=options.patience,
             out=folder,
@@ -65,9 +65,8 @@ def _run(folder: Path, options: LearnerOptions, resuming: bool) -> None:
     if trained.reason == "interrupted":
         console.print(f"Saved. Go on with: kshot resume {folder}", highlight=False, soft_wrap=True)
         return
-    if (folder / "best.safetensors").exists():
-        report_run(folder, options, console)
-        console.print(f"Judge it on unseen classes with: kshot eval {folder}", highlight=False, soft_wrap=True)
+    report_run(folder, options, console)
+    console.print(f"Judge it on unseen classes with: kshot eval {folder}", highlight=False, soft_wrap=True)
 
 
 def _in_words(stamp: dict[str, str]) -> str:

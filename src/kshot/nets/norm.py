@@ -62,8 +62,8 @@ class BatchStatisticsNorm(nn.Module):
         return self._normalised(x, *_moments(x))
 
     def _normalised(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return x * _as(x, scale) + _as(x, self.bias - mean * scale)
+        # The mean goes first: folded into the bias it would cost digits where it is large.
+        return (x - _as(x, mean)) * _as(x, self.weight * (variance + self.eps).rsqrt()) + _as(x, self.bias)
 
 
 class SupportStatisticsNorm(BatchStatisticsNorm):
@@ -112,11 +112,12 @@ def recorded_statistics(net: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return GroupNorm with 8 channels a group: it needs no statistics of other examples.
+    """Return GroupNorm with 8 channels a group, or the next more that divides: it needs no statistics of other examples.
 
     Yuxin Wu, Kaiming He 2018, "Group normalization".
 
-    >>> group_norm(64).num_groups
-    8
+    >>> group_norm(64).num_groups, group_norm(25).num_groups
+    (8, 1)
     """
-    return nn.GroupNorm(max(1, channels // 8), channels)
+    groups = next(count for count in range(max(1, channels // 8), 0, -1) if channels % count == 0)
+    return nn.GroupNorm(groups, channels)

@@ -122,6 +122,18 @@ class LabelledData:
             stamp={**self.stamp, **stamp},
         )
 
+    def joined(self, other: "LabelledData", **stamp: str) -> "LabelledData":
+        """Return the examples and classes of both, which share no class, with what they add to the stamp."""
+        _check_apart(("one", "the other"), self, other)
+        return replace(
+            self,
+            x=torch.cat([self.x, other.x]),
+            labels=torch.cat([self.labels, other.labels + len(self.classes)]),
+            classes=self.classes + other.classes,
+            groups=None if self.groups is None or other.groups is None else self.groups + other.groups,
+            stamp={**self.stamp, **stamp},
+        )
+
     def with_rotations(self, rotations: Rotations) -> "LabelledData":
         """Return the same examples under another rule for quarter turns."""
         return replace(self, rotations=rotations)
@@ -151,9 +163,15 @@ class Splits(NamedTuple):
 
 def check_disjoint(splits: Splits) -> Splits:
     """Return the splits, or raise ValueError with the names of classes that stand in two of them."""
-    pairs = (("train", "val"), ("train", "test"), ("val", "test"))
-    for one, other in pairs:
-        if shared := set(getattr(splits, one).classes) & set(getattr(splits, other).classes):
-            names = ", ".join(sorted(shared)[:5])
-            raise ValueError(f"a class must stand in one split only; {one} and {other} share {len(shared)}: {names}.")
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        _check_apart((one, other), getattr(splits, one), getattr(splits, other))
     return splits
+
+
+def _check_apart(names: tuple[str, str], one: LabelledData, other: LabelledData) -> None:
+    if shared := set(one.classes) & set(other.classes):
+        first = ", ".join(sorted(shared)[:5])
+        raise ValueError(
+            f"a class must stand in one split only; {' and '.join(names)} share {len(shared)}: {first}. "
+            "Rename what is only called the same."
+        )

@@ -45,6 +45,8 @@ class Sinusoids(TaskSource):
         x_range: tuple[float, float] = (-5.0, 5.0),
     ) -> None:
         super().__init__(seed, length)
+        if shots < 1 or queries < 1:
+            raise ValueError(f"shots and queries must be at least 1; found {shots} and {queries}.")
         self.shots, self.queries, self.x_range = shots, queries, x_range
 
     @property

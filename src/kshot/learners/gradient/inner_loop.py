@@ -7,7 +7,9 @@ The meta-gradient differentiates through ``w' = w - lr * grad(w)``. Two ways lea
   (pytorch/functorch issue 534).
 * ``mixed`` never differentiates through a reverse pass. It keeps the weights of each step alone, and on the way back
   multiplies the incoming vector v with the step's Hessian by a forward derivative of the gradient (Iurii Kemaev et al.
-  2025, "Scalable meta-learning via mixed-mode differentiation"). It is exact for every layer, so it is the default.
+  2025, "Scalable meta-learning via mixed-mode differentiation"). It is exact, fused normalisation included, so it is the
+  default. A layer without a forward derivative cannot take part: of torch's own that is ``nn.LSTM``, which needs
+  ``reverse``.
 """
 
 from collections.abc import Callable

@@ -61,6 +61,7 @@ class MAML(Learner):
         _check_layers(model)
         self.model, self.encoder = model, nn.Identity() if encoder is None else encoder
         self.lr, self.steps, self.differentiate = lr, steps, differentiate
+        self.settings = {"inner steps": str(steps)}
         self.adapted = tuple(name for name, _ in model.named_parameters() if adapts is None or adapts(name))
         if not self.adapted:
             names = ", ".join(name for name, _ in model.named_parameters())
