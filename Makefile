@@ -10,7 +10,7 @@ demo: $(VENV)/.demo ## learn to read new characters in about a minute, and write
 	$(RUN)/kshot demo
 
 test: check ## lint, types, and every test
-	$(RUN)/pytest
+	$(RUN)/pytest -n auto
 
 check: $(VENV)/.test
 	$(RUN)/ruff check .

@@ -37,15 +37,16 @@ def omniglot() -> str:
         (
             row["learner"].capitalize(),
             f"{row['ways']}-way {row['shots']}-shot",
+            row["variant"],
             percent(row),
             f"{row['published']:.1f}",
             f"{row['episodes']:,}",
             f"{row['seconds'] / 60:.0f} min",
             f"{row['machine'].split(',')[0]}, {row['machine'].split(',')[1].strip()}",
         )
-        for row in latest("omniglot", "learner", "ways", "shots")
+        for row in latest("omniglot", "learner", "ways", "shots", "variant")
     ]
-    return markdown(("learner", "task", "accuracy, %", "paper", "test tasks", "training", "machine"), rows)
+    return markdown(("learner", "task", "trained on", "accuracy, %", "paper", "test tasks", "training", "machine"), rows)
 
 
 def sinusoid() -> str:

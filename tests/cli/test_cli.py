@@ -344,3 +344,23 @@ def test_data_describes_the_glyphs(kshot: Kshot) -> None:
     lines = ran.out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["train", "val", "test"]
     assert all("characters" in line and "drawings" in line for line in lines)
+
+
+def test_demo_runs_on_a_machine_without_data_and_network(
+    kshot: Kshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KSHOT_DATA", str(tmp_path / "empty"))
+    monkeypatch.setenv("KSHOT_OFFLINE", "1")
+    ran = kshot("demo", "--seconds", "1", "--tasks", "5", "--out", tmp_path / "demo")
+    assert ran.code == 0, ran.err
+    for words in (
+        "Data: glyphs",
+        "raw pixels",
+        "20-way 1-shot",
+        "after one gradient step of MAML",
+        "one example of each",
+    ):
+        assert words in ran.out
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "Characters it had never seen" in page
+    assert page.count("<svg") >= 2

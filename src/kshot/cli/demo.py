@@ -36,13 +36,13 @@ def run_demo(command: Demo) -> None:
     console = Console()
     splits = _characters(console)
     reader = _train_reader(splits, command.seconds, console)
-    results = _judge(reader, splits, console)
+    results = _judge(reader, splits, command.tasks, console)
     task = next(Episodes(splits.test, 5, 1, 5, seed=7, within_groups=True, length=1).batches(1))
     assert isinstance(task, Episode)
     with torch.no_grad():
         answers = reader.eval().predictions(task)
     console.print(draw_task(unstack(task)[0], answers[0]))
-    waves = _train_waves(console)
+    waves = _train_waves(command.seconds / 6, command.tasks, console)
     report = demo_report(command.out, results, (unstack(task)[0], answers[0]), waves)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
@@ -52,11 +52,10 @@ def _characters(console: Console) -> Splits:
         # Alphabets of training and test differ in this protocol; its pictures, made small, and turned ones as classes.
         splits = omniglot("lake", size=28)
         console.print("Data: Omniglot, handwritten characters of 50 alphabets; 20 alphabets are kept for the test.")
-    except DataUnavailable as reason:
+    except DataUnavailable:
         splits = Splits(glyphs("train"), glyphs("val"), glyphs("test"))
-        console.print(
-            f"Data: glyphs, invented characters drawn on the fly (Omniglot is not here: {reason})", soft_wrap=True
-        )
+        console.print("Data: glyphs, invented characters drawn on the fly; 10 alphabets are kept for the test.")
+        console.print("Omniglot is not on this machine and could not be fetched: `kshot data omniglot` says why.")
     return Splits(splits.train.with_rotations("classes"), splits.val, splits.test)
 
 
@@ -79,14 +78,17 @@ def _train_reader(splits: Splits, seconds: float, console: Console) -> Prototypi
     return reader
 
 
-def _judge(reader: Prototypical, splits: Splits, console: Console) -> dict[str, Evaluation]:
+def _judge(reader: Prototypical, splits: Splits, count: int, console: Console) -> dict[str, Evaluation]:
     pixels = Prototypical(nn.Flatten())
     table = Table(
-        "unseen alphabets, one example each", "raw pixels", "Prototypical", title="accuracy, 95 % interval, 600 tasks"
+        "unseen alphabets, one example each",
+        "raw pixels",
+        "Prototypical",
+        title=f"accuracy, 95 % interval, {count} tasks",
     )
     results = {}
     for ways in (5, 20):
-        tasks = Episodes(splits.test, ways, 1, 5, seed=2, length=600)
+        tasks = Episodes(splits.test, ways, 1, 5, seed=2, length=count)
         for name, learner in (("raw pixels", pixels), ("Prototypical", reader)):
             results[f"{name}, {ways}-way 1-shot"] = evaluate(learner, tasks)
         row = [results[f"{name}, {ways}-way 1-shot"].short() for name in ("raw pixels", "Prototypical")]
@@ -95,16 +97,25 @@ def _judge(reader: Prototypical, splits: Splits, console: Console) -> dict[str, 
     return results
 
 
-def _train_waves(console: Console) -> MAML:
+def _train_waves(seconds: float, count: int, console: Console) -> MAML:
     learner = MAML(MLP(1, 40, 40, 1), lr=0.01, loss=mean_squared_error)
-    tasks = Sinusoids(shots=10, seed=1, length=600)
+    tasks = Sinusoids(shots=10, seed=1, length=200)
     with show_progress("learning to learn waves", console) as watch:
-        train(learner, Sinusoids(shots=10), minutes=0.2, tasks_per_step=25, validation=tasks, every=500, watch=watch)
-    test = Sinusoids(shots=5, seed=2, length=600)
-    before, after = MAML(learner.model, lr=0.0, loss=mean_squared_error), learner
+        train(
+            learner,
+            Sinusoids(shots=10),
+            minutes=seconds / 60,
+            tasks_per_step=25,
+            validation=tasks,
+            every=500,
+            watch=watch,
+        )
+    test = Sinusoids(shots=5, seed=2, length=count)
+    before, after = MAML(learner.model, learner.lr, steps=0, loss=mean_squared_error), learner
     console.print(
         f"Sine waves from 5 points, MSE: {evaluate(before, test).short()} before, "
         f"{evaluate(after, test).short()} after one gradient step of MAML",
         highlight=False,
+        soft_wrap=True,
     )
     return learner

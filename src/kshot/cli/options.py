@@ -161,7 +161,9 @@ class Demo:
     out: Path = Path("runs/demo")
     """Folder for the report."""
     seconds: float = 75.0
-    """Training time of the character learner."""
+    """Training time of the character learner; the wave learner takes a sixth of it more."""
+    tasks: int = 600
+    """How many fixed test tasks."""
 
 
 Command: TypeAlias = (
