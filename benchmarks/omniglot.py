@@ -50,7 +50,9 @@ def main() -> None:
                 seconds=round(position["seconds"]),
                 steps=position["step"],
                 variant=variant,
-                selected="last weights" if told.with_val else f"best on {told.val_tasks} {told.ways}-way validation tasks",
+                selected="last weights"
+                if told.with_val
+                else f"best on {told.val_tasks} {told.ways}-way validation tasks",
                 training=json.loads((options.run / "config.json").read_text())["options"],
             )
         )

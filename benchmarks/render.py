@@ -46,7 +46,9 @@ def omniglot() -> str:
         )
         for row in latest("omniglot", "learner", "ways", "shots", "variant")
     ]
-    return markdown(("learner", "task", "trained on", "accuracy, %", "paper", "test tasks", "training", "machine"), rows)
+    return markdown(
+        ("learner", "task", "trained on", "accuracy, %", "paper", "test tasks", "training", "machine"), rows
+    )
 
 
 def sinusoid() -> str:
@@ -70,9 +72,13 @@ def sampling() -> str:
     """Return the speed of drawing tasks."""
     value = {row["metric"]: row["value"] for row in latest("sampling", "metric")}
     rows = [
-        ("32 tasks from memory, one gather", f"{value['meta-batch, ms']:.1f} ms"),
-        ("the same, one picture at a time with Pillow", f"{value['meta-batch by Pillow and DataLoader, ms']:.0f} ms"),
-        ("ratio", f"{value['ratio']:.0f}x"),
+        ("32 tasks from memory, one gather, in a row", f"{value['meta-batch, ms']:.1f} ms"),
+        ("the same between training steps", f"{value['meta-batch between training steps, ms']:.1f} ms"),
+        (
+            "32 tasks, one picture at a time with Pillow and a DataLoader",
+            f"{value['meta-batch by Pillow and DataLoader, ms']:.0f} ms",
+        ),
+        ("ratio of the first to the third", f"{value['ratio']:.0f}x"),
         ("share of a prototypical training step", f"{value['share of a 60-way prototypical step']:.1%}"),
     ]
     return markdown(("drawing tasks", "median"), rows)
