@@ -90,10 +90,10 @@ TABLES: dict[str, Callable[[], str]] = {"omniglot": omniglot, "sinusoid": sinuso
 def rendered(text: str) -> str:
     """Return a page with its tables replaced by what the rows say now."""
     for name, table in TABLES.items():
-        pattern = re.compile(f"(<!-- table {name} -->\n).*?(\n<!-- end {name} -->)", re.DOTALL)
+        pattern = re.compile(f"(<!-- table {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
         if pattern.search(text):
             content = table()
-            text = pattern.sub(lambda found, content=content: found[1] + content + found[2], text)
+            text = pattern.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)
     return text
 
 
