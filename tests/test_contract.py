@@ -233,6 +233,10 @@ def test_the_sound_learner_is_sound() -> None:
     check_learner(Sound(), rows())
 
 
+def test_a_learner_without_parameters_may_be_checked() -> None:
+    check_learner(Prototypical(nn.Identity()), rows())
+
+
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda kind: kind.__name__)
 def test_a_broken_learner_is_caught(broken: type[Learner]) -> None:
     name, message = BROKEN[broken]

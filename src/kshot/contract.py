@@ -323,5 +323,7 @@ def _meta_loss(case: Case, tasks: Any) -> Tensor:
 
 def _gradients(case: Case, tasks: Any) -> dict[str, Tensor]:
     named = {name: p for name, p in case.learner.named_parameters() if p.requires_grad}
+    if not named:
+        return {}  # nothing is meta-learned, as in a nearest mean of raw inputs
     found = torch.autograd.grad(_meta_loss(case, tasks), list(named.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}

@@ -10,7 +10,8 @@ from threading import Thread
 
 import pytest
 
-from kshot.tasks.cache import DataUnavailable, atomic_file, data_folder
+from kshot.atomic import atomic_file
+from kshot.tasks.cache import DataUnavailable, data_folder
 from kshot.tasks.download import download
 
 CONTENT = bytes(range(256)) * 4000
