@@ -22,7 +22,8 @@ from kshot.tasks.episodes import Episodes
 from kshot.tasks.glyphs import glyphs
 from kshot.tasks.labelled import LabelledData, Splits, check_disjoint
 from kshot.tasks.miniimagenet import miniimagenet
-from kshot.tasks.omniglot import omniglot
+from kshot.tasks.omniglot import Resize, omniglot
+from kshot.tasks.omniglot_presets import Preset
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
 
@@ -34,18 +35,22 @@ Split: TypeAlias = Literal["train", "val", "test"]
 _SEEDS: dict[Split, int] = {"train": 1_000, "val": 1, "test": 2}
 
 
-@functools.cache
 def load_splits(options: LearnerOptions) -> Splits:
     """Load the labelled data that the options name.
 
     Raises:
         ValueError: there is no such data set or folder.
     """
-    match options.data:
+    return _load(options.data, options.preset, options.resize)
+
+
+@functools.cache  # by what decides the data alone, so that runs compared with each other share it
+def _load(data: str, preset: Preset, resize: Resize) -> Splits:
+    match data:
         case "glyphs":
             return Splits(glyphs("train"), glyphs("val"), glyphs("test"))
         case "omniglot":
-            return omniglot(options.preset, options.resize)
+            return omniglot(preset, resize)
         case "miniimagenet":
             return miniimagenet()
         case name if Path(name).is_dir():
