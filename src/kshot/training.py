@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kshot.batching import map_leaves
 from kshot.core import Learner
 from kshot.evaluation import Evaluation, evaluate
 from kshot.run_folder import RunFolder
@@ -184,9 +183,7 @@ class _Run:
         seed: int,
     ) -> float:
         torch.manual_seed((seed << 32) + self.step)
-        batch = tasks.sample(np.arange(self.step * tasks_per_step, (self.step + 1) * tasks_per_step))
-        if device is not None:
-            batch = map_leaves(lambda leaf: leaf.to(device), batch)
+        batch = tasks.draw(np.arange(self.step * tasks_per_step, (self.step + 1) * tasks_per_step), device)
         self.optimizer.zero_grad()
         loss = self.learner.meta_loss(batch, chunk_size)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -51,8 +51,12 @@ class TaskSource(Dataset[Episode]):
         # Views of one task each: a DataLoader stacks a list, and would take a stacked Episode for a list of batches.
         return unstack(tasks) if isinstance(tasks, Episode) else list(tasks)
 
+    def draw(self, items: NDArray[np.int64], device: torch.device | str | None = None) -> Tasks:
+        """Draw the tasks of these numbers, on a device; unlike ``batches`` it knows no length."""
+        tasks = self.sample(items)
+        return tasks if device is None else map_leaves(lambda leaf: leaf.to(device), tasks)
+
     def batches(self, size: int, device: torch.device | str | None = None) -> Iterator[Tasks]:
         """Yield the tasks in order, ``size`` at a time, without the second copy that a DataLoader makes."""
         for start in range(0, self.length, size):
-            tasks = self.sample(np.arange(start, min(start + size, self.length)))
-            yield tasks if device is None else map_leaves(lambda leaf: leaf.to(device), tasks)
+            yield self.draw(np.arange(start, min(start + size, self.length)), device)
