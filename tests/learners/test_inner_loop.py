@@ -5,15 +5,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kshot.learners.gradient.inner_loop import Differentiate, Weights, sgd_step
+from kshot.learners.gradient.inner_loop import InnerLoop, Mode, Objective
+from kshot.learners.gradient.update_rules import adam, momentum, sgd
+from kshot.weights import Weights
 
-EXACT: list[Differentiate] = ["mixed", "reverse"]
-ALL: list[Differentiate] = ["mixed", "reverse", "first_order"]
+EXACT: list[Mode] = ["mixed", "reverse"]
+ALL: list[Mode] = ["mixed", "reverse", "first_order"]
 
 
 def objective(weights: Weights, given: Any) -> Tensor:
     x, (scale, y) = given
     return (((x @ weights["a"]).tanh() @ weights["b"] * scale - y) ** 2).mean()
+
+
+def sgd_step(loss: Objective, weights: Weights, given: Any, lr: float, mode: Mode) -> Weights:
+    return InnerLoop(mode=mode)(loss, weights, given, [dict.fromkeys(weights, torch.tensor(lr, dtype=torch.float64))])
 
 
 def problem() -> tuple[Weights, tuple[Tensor, tuple[Tensor, Tensor]]]:
@@ -34,10 +40,10 @@ def after_steps(step: Any, weights: Weights, given: Any, steps: int) -> Tensor:
     return sum((w**3).sum() for w in weights.values()) + objective(weights, given)
 
 
-@pytest.mark.parametrize("differentiate", ALL)
-def test_a_step_goes_against_the_gradient(differentiate: Differentiate) -> None:
+@pytest.mark.parametrize("mode", ALL)
+def test_a_step_goes_against_the_gradient(mode: Mode) -> None:
     weights, given = problem()
-    stepped = sgd_step(objective, weights, given, 0.1, differentiate)
+    stepped = sgd_step(objective, weights, given, 0.1, mode)
     expected = by_autograd(weights, given, 0.1)
     assert list(stepped) == ["a", "b"]
     for name, weight in stepped.items():
@@ -45,12 +51,12 @@ def test_a_step_goes_against_the_gradient(differentiate: Differentiate) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("differentiate", EXACT)
-def test_derivatives_reach_weights_and_everything_given(differentiate: Differentiate, steps: int) -> None:
+@pytest.mark.parametrize("mode", EXACT)
+def test_derivatives_reach_weights_and_everything_given(mode: Mode, steps: int) -> None:
     weights, given = problem()
     x, (scale, y) = given
     leaves = [*weights.values(), x, scale, y]
-    ours = after_steps(lambda w, g: sgd_step(objective, w, g, 0.1, differentiate), weights, given, steps)
+    ours = after_steps(lambda w, g: sgd_step(objective, w, g, 0.1, mode), weights, given, steps)
     theirs = after_steps(lambda w, g: by_autograd(w, g, 0.1), weights, given, steps)
     for one, other in zip(torch.autograd.grad(ours, leaves), torch.autograd.grad(theirs, leaves), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
@@ -102,13 +108,13 @@ def test_integers_may_be_given() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("differentiate", EXACT)
-def test_a_step_maps_over_tasks(differentiate: Differentiate) -> None:
+@pytest.mark.parametrize("mode", EXACT)
+def test_a_step_maps_over_tasks(mode: Mode) -> None:
     weights, (x, (scale, y)) = problem()
     xs = torch.stack([x, x + 1, 2 * x]).detach()
 
     def loss(x: Tensor) -> Tensor:
-        stepped = sgd_step(objective, weights, (x, (scale, y)), 0.1, differentiate)
+        stepped = sgd_step(objective, weights, (x, (scale, y)), 0.1, mode)
         return objective(stepped, (x, (scale, y)))
 
     leaves = [*weights.values(), scale, y]
@@ -123,18 +129,64 @@ def test_mixed_keeps_no_activations() -> None:
     weights, given = problem()
     stepped = sgd_step(objective, weights, given, 0.1, "mixed")
     saved = stepped["a"].grad_fn.saved_tensors
-    leaves = [*weights.values(), given[0], *given[1]]
-    assert [tensor.data_ptr() for tensor in saved] == [leaf.data_ptr() for leaf in leaves]
+    kept = {tensor.data_ptr() for tensor in saved if tensor.dim()}  # of the scalars two are step sizes
+    assert kept == {leaf.data_ptr() for leaf in (*weights.values(), given[0], given[1][1])}
 
 
-@pytest.mark.parametrize("differentiate", EXACT)
-def test_attention_may_stand_in_the_loop(differentiate: Differentiate) -> None:
+@pytest.mark.parametrize("mode", EXACT)
+def test_attention_may_stand_in_the_loop(mode: Mode) -> None:
     q, x = torch.randn(8, dtype=torch.float64, requires_grad=True), torch.randn(1, 2, 5, 8, dtype=torch.float64)
 
     def attend(weights: Weights, x: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(weights["q"] * x, x, x).square().mean()
 
     def loss(q: Tensor) -> Tensor:
-        return attend(sgd_step(attend, {"q": q}, x, 0.5, differentiate), x)
+        return attend(sgd_step(attend, {"q": q}, x, 0.5, mode), x)
 
     assert torch.autograd.gradcheck(loss, (q,))
+
+
+@pytest.mark.parametrize("make", [sgd, momentum, adam])
+def test_a_rule_declared_linear_is_linear_in_the_gradients(make: Any) -> None:
+    rule, weights = make(), {"w": torch.ones(3, dtype=torch.float64)}
+    slots, sizes = rule.init(weights), {"w": torch.tensor(0.1)}
+
+    def change(scale: float) -> Tensor:
+        gradients = {"w": scale * torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)}
+        return rule.update(gradients, weights, slots, sizes)[0]["w"] - weights["w"]
+
+    assert torch.allclose(change(2.0), 2 * change(1.0)) == rule.linear
+
+
+@pytest.mark.parametrize(
+    ("rule", "optimizer"),
+    [
+        (sgd(), lambda w: torch.optim.SGD(w, 0.1)),
+        (momentum(0.8), lambda w: torch.optim.SGD(w, 0.1, momentum=0.8)),
+        (adam(), lambda w: torch.optim.Adam(w, 0.1)),
+    ],
+)
+def test_a_rule_takes_the_steps_of_its_optimizer(rule: Any, optimizer: Any) -> None:
+    weights, given = problem()
+    theirs = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
+    torch_optimizer = optimizer(list(theirs.values()))
+    for _ in range(5):
+        torch_optimizer.zero_grad()
+        objective(theirs, given).backward()
+        torch_optimizer.step()
+    ours = InnerLoop(rule)(objective, weights, given, [dict.fromkeys(weights, torch.tensor(0.1, dtype=torch.float64))] * 5)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_checkpoints_keep_the_weights_of_few_steps() -> None:
+    weights, given = problem()
+    sizes = [dict.fromkeys(weights, torch.tensor(0.1))] * 6
+
+    def kept(every: int | None) -> int:
+        node, tensors = InnerLoop(checkpoint_every=every)(objective, weights, given, sizes)["a"].grad_fn, set()
+        while node is not None and hasattr(node, "saved_tensors"):
+            tensors |= {tensor.data_ptr() for tensor in node.saved_tensors if tensor.shape == (3, 4)}
+            node = next((parent for parent, _ in node.next_functions if hasattr(parent, "saved_tensors")), None)
+        return len(tensors)
+
+    assert (kept(None), kept(2), kept(3), kept(6)) == (6, 3, 2, 1)

@@ -19,19 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kshot.plain_operations.normalisation import moments, per_channel
+
 __all__ = ["BatchStatisticsNorm", "SupportStatisticsNorm", "group_norm", "recorded_statistics"]
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each channel of ``(n, channels, *space)``."""
-    over = [0, *range(2, x.dim())]
-    mean = x.mean(over)
-    # E[(x - mean)^2] rather than E[x^2] - mean^2, which loses every digit when the mean is large.
-    return mean, (x - _as(x, mean)).square().mean(over)
-
-
-def _as(x: Tensor, channels: Tensor) -> Tensor:
-    return channels.view(-1, *[1] * (x.dim() - 2))
+    return moments(x, (0, *range(2, x.dim())))
 
 
 class BatchStatisticsNorm(nn.Module):
@@ -59,11 +54,13 @@ class BatchStatisticsNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n channels *space"]:
         """Normalise ``(n, channels, *space)`` over every axis but the channels."""
-        return self._normalised(x, *_moments(x))
+        return self._normalised(x, *_channel_moments(x))
 
     def _normalised(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         # The mean goes first: folded into the bias it would cost digits where it is large.
-        return (x - _as(x, mean)) * _as(x, self.weight * (variance + self.eps).rsqrt()) + _as(x, self.bias)
+        return (x - per_channel(x, mean)) * per_channel(x, self.weight * (variance + self.eps).rsqrt()) + per_channel(
+            x, self.bias
+        )
 
 
 class SupportStatisticsNorm(BatchStatisticsNorm):
@@ -97,7 +94,7 @@ def recorded_statistics(net: nn.Module) -> Iterator[dict[str, Tensor]]:
     statistics: dict[str, Tensor] = {}
 
     def note(name: str, x: Tensor) -> None:
-        statistics[f"{name}.mean"], statistics[f"{name}.variance"] = _moments(x)
+        statistics[f"{name}.mean"], statistics[f"{name}.variance"] = _channel_moments(x)
 
     handles = [
         layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))

@@ -1,17 +1,24 @@
 """MAML: weights from which a few gradient steps solve a new task."""
 
 from collections.abc import Callable
-from typing import final
+from typing import Literal, TypeAlias, final
 
+import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from kshot.core import Batch, Inputs, Learner
-from kshot.learners.gradient.inner_loop import Differentiate, Weights, sgd_step
+from kshot.learners.gradient.implicit import proximal_minimum
+from kshot.learners.gradient.inner_loop import InnerLoop, Mode
+from kshot.learners.gradient.update_rules import Sizes, UpdateRule, sgd
 from kshot.losses import Loss, cross_entropy
 from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm, recorded_statistics
+from kshot.plain_operations import PlainOperations
+from kshot.weights import Weights, call
 
-__all__ = ["MAML"]
+__all__ = ["MAML", "Differentiate", "LearnedSizes"]
+
+Differentiate: TypeAlias = Literal[Mode, "implicit"]
+LearnedSizes: TypeAlias = Literal["per_layer_per_step", "per_parameter"]
 
 
 @final
@@ -21,8 +28,9 @@ class MAML(Learner):
     .. math:: w_{s+1} = w_s - \alpha \nabla L(w_s; \text{support}), \qquad \min_{w_0} L(w_S; \text{query})
 
     Chelsea Finn, Pieter Abbeel, Sergey Levine 2017, "Model-agnostic meta-learning for fast adaptation of deep networks".
-    First-order MAML is ``differentiate="first_order"``. ANIL (Aniruddh Raghu et al. 2020, "Rapid learning or feature
-    reuse?") is ``MAML(head, lr, encoder=body)``.
+    First-order MAML is ``differentiate="first_order"``, implicit MAML (Aravind Rajeswaran et al. 2019, "Meta-learning
+    with implicit gradients") ``"implicit"``. ANIL (Aniruddh Raghu et al. 2020, "Rapid learning or feature reuse?") is
+    ``MAML(head, lr, encoder=body)``.
 
     Args:
         model: any module; its output is what the loss takes.
@@ -33,11 +41,18 @@ class MAML(Learner):
         encoder: embeds examples once, before and outside the inner loop.
         adapts: tells by its name whether a parameter of ``model`` takes part in the inner loop; by default all do.
         loss: what support and query predictions are judged by.
+        rule: how a gradient becomes new weights; see ``kshot.learners.gradient.update_rules``.
+        learn_lr: meta-learn the step sizes, starting from ``lr``: one for each element of the weights (Zhenguo Li et al.
+            2017, "Meta-SGD"), or one for each tensor of them and each step (Antreas Antoniou et al. 2019, "How to train
+            your MAML"), the last of which also serves further steps.
+        truncate: differentiate only the last so many steps in full.
+        checkpoint_every: keep the weights of every so many steps alone, for long unrolls.
+        proximity: for ``implicit``, how strongly adapted weights are drawn to the start.
+        cg_steps: for ``implicit``, conjugate gradient iterations.
 
     Raises:
         ValueError: no parameter is adapted, or a layer of ``model`` cannot stand inside an inner loop.
 
-    >>> import torch
     >>> from kshot.losses import mean_squared_error
     >>> learner = MAML(nn.Linear(1, 1), lr=0.1, loss=mean_squared_error)
     >>> weights = learner.adapt(Batch(torch.ones(4, 1), torch.ones(4, 1)))
@@ -56,18 +71,30 @@ class MAML(Learner):
         encoder: nn.Module | None = None,
         adapts: Callable[[str], bool] | None = None,
         loss: Loss = cross_entropy,
+        *,
+        rule: UpdateRule | None = None,
+        learn_lr: LearnedSizes | None = None,
+        truncate: int | None = None,
+        checkpoint_every: int | None = None,
+        proximity: float = 2.0,
+        cg_steps: int = 5,
     ) -> None:
         super().__init__(loss)
         _check_layers(model)
         self.model, self.encoder = model, nn.Identity() if encoder is None else encoder
         self.lr, self.steps, self.differentiate = lr, steps, differentiate
+        self.rule = sgd() if rule is None else rule
+        self.truncate, self.checkpoint_every = truncate, checkpoint_every
+        self.proximity, self.cg_steps = proximity, cg_steps
         self.settings = {"inner steps": str(steps)}
         self.adapted = tuple(name for name, _ in model.named_parameters() if adapts is None or adapts(name))
         if not self.adapted:
             names = ", ".join(name for name, _ in model.named_parameters())
             raise ValueError(f"adapts must accept at least one parameter of the model; it has {names or 'none'}.")
+        self.sizes = None if learn_lr is None else self._learned_sizes(learn_lr)
         self._keeps_statistics = any(isinstance(layer, SupportStatisticsNorm) for layer in model.modules())
-        self.exact_gradient = differentiate != "first_order"
+        self._drops_out = any(_dropout(layer) > 0 for layer in model.modules())
+        self.exact_gradient = differentiate in ("mixed", "reverse") and truncate is None
         self.transductive = any(_normalises_by_queries(layer) for layer in model.modules())
         self.uses_unlabelled = self.transductive or self._keeps_statistics
 
@@ -77,29 +104,50 @@ class MAML(Learner):
 
     def adapt(self, support: Batch) -> Weights:
         """Return the adapted weights, by name, and the support statistics where the model normalises by them."""
-        weights, frozen = self._split_weights()
+        start, frozen = self._split_weights()
 
         def objective(weights: Weights, given: tuple[Weights, Batch]) -> Tensor:
             frozen, (x, y) = given
-            return self.loss(functional_call(self.model, {**weights, **frozen}, (x,)), y)
+            return self.loss(call(self.model, {**weights, **frozen}, x), y)
 
-        for _ in range(self.steps):
-            weights = sgd_step(objective, weights, (frozen, support), self.lr, self.differentiate)
+        sizes = [self._sizes(start, step) for step in range(self.steps)]
+        given, random = (frozen, support), self._drops_out and self.model.training
+        if self.differentiate == "implicit":
+            weights = proximal_minimum(objective, start, given, sizes, self.rule, self.proximity, self.cg_steps)
+        else:
+            loop = InnerLoop(self.rule, self.differentiate, self.truncate, self.checkpoint_every, random)
+            weights = loop(objective, start, given, sizes)
         if not self._keeps_statistics:
             return weights
         with recorded_statistics(self.model) as statistics:
-            functional_call(self.model, {**weights, **frozen}, (support.x,))
+            self._call(weights, support.x)
         return {**weights, **statistics}
 
     def predict(self, state: Weights, x: Inputs) -> Tensor:
         """Return the outputs of the model with the adapted weights."""
-        _, frozen = self._split_weights()
-        return functional_call(self.model, {**state, **frozen}, (x,))  # type: ignore[no-any-return]
+        return self._call(state, x)
+
+    def _call(self, weights: Weights, x: Inputs) -> Tensor:
+        with PlainOperations():  # so that layers without a rule for vmap have one here too
+            output: Tensor = call(self.model, weights, x)
+        return output
 
     def _split_weights(self) -> tuple[Weights, Weights]:
         frozen: Weights = dict(self.model.named_parameters())
         weights = {name: frozen.pop(name) for name in self.adapted}
         return weights, frozen
+
+    def _learned_sizes(self, kind: LearnedSizes) -> nn.ParameterList:
+        weights, _ = self._split_weights()
+        if kind == "per_parameter":
+            return nn.ParameterList([torch.full_like(weight, self.lr)[None] for weight in weights.values()])
+        return nn.ParameterList([weight.new_full((self.steps,), self.lr) for weight in weights.values()])
+
+    def _sizes(self, weights: Weights, step: int) -> Sizes:
+        """Return the step sizes of one step; learned ones are stored along a leading axis of steps."""
+        if self.sizes is None:
+            return {name: weight.new_tensor(self.lr) for name, weight in weights.items()}
+        return {name: sizes[min(step, len(sizes) - 1)] for name, sizes in zip(weights, self.sizes, strict=True)}
 
 
 def _normalises_by_queries(layer: nn.Module) -> bool:
@@ -119,9 +167,4 @@ def _check_layers(model: nn.Module) -> None:
             raise ValueError(
                 f"the model's layer {name!r} ({type(layer).__name__}) writes running averages, which an inner loop cannot. "
                 "Use kshot.nets.norm.BatchStatisticsNorm, or track_running_stats=False, or move the layer to the encoder."
-            )
-        if (p := _dropout(layer)) > 0:
-            raise ValueError(
-                f"the model's layer {name!r} drops out {p:.0%} at random, so that a step differentiated again would "
-                "be another step. Set its p to 0, or move it to the encoder."
             )

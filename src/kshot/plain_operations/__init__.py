@@ -1,0 +1,61 @@
+"""Operations of torch that fail inside an inner loop, and the plain ones that stand in for them.
+
+On torch 2.13 a reverse pass through vmap silently gets the second derivatives of fused normalisation wrong, by 2 % to
+over 100 % (pytorch/functorch issue 534); fused attention has no second derivative, and recurrent layers have neither a
+forward derivative nor a rule for vmap. A user's module calls these through ``torch.nn.functional`` and ``torch``, where
+a function mode can put the same arithmetic in plain operations, which have all of that.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from kshot.plain_operations.normalisation import batch_norm, instance_norm, layer_norm
+from kshot.plain_operations.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
+
+__all__ = ["PlainOperations"]
+
+
+class PlainOperations(TorchFunctionMode):
+    """While entered, torch's functions that fail inside an inner loop are computed by plain operations.
+
+    >>> x = torch.randn(2, 3)
+    >>> with PlainOperations():
+    ...     y = torch.nn.LayerNorm(3)(x)
+    >>> y.allclose(torch.nn.LayerNorm(3)(x), atol=1e-6)
+    True
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the plain operation where there is one and it covers these arguments, else torch's own."""
+        del types
+        kwargs = kwargs or {}
+        stand_in = _STAND_INS.get(function)
+        if stand_in is not None and (result := stand_in(*args, **kwargs)) is not NotImplemented:
+            return result
+        if function in _ATTENTION:
+            with sdpa_kernel(SDPBackend.MATH):
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+
+_STAND_INS: dict[Any, Callable[..., Any]] = {
+    F.layer_norm: layer_norm,
+    F.batch_norm: batch_norm,
+    F.instance_norm: instance_norm,
+    torch.lstm: lstm,
+    torch.gru: gru,
+    torch.rnn_tanh: lambda *args: rnn(torch.tanh, *args),
+    torch.rnn_relu: lambda *args: rnn(torch.relu, *args),
+    torch.lstm_cell: lstm_cell,
+    torch.gru_cell: gru_cell,
+    torch.rnn_tanh_cell: lambda *args: rnn_cell(torch.tanh, *args),
+    torch.rnn_relu_cell: lambda *args: rnn_cell(torch.relu, *args),
+}
+_ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}

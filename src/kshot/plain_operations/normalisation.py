@@ -1,0 +1,81 @@
+"""Normalisation in plain operations, with the signatures of ``torch.nn.functional``.
+
+Each returns NotImplemented for arguments that torch's own function handles exactly: fixed statistics, say.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["batch_norm", "instance_norm", "layer_norm", "moments", "per_channel"]
+
+
+def moments(x: Tensor, axes: tuple[int, ...], keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance over some axes."""
+    mean = x.mean(axes, keepdim=True)
+    # E[(x - mean)^2] rather than E[x^2] - mean^2, which loses every digit when the mean is large.
+    variance = (x - mean).square().mean(axes, keepdim)
+    return mean if keepdim else mean.squeeze(list(axes)), variance
+
+
+def per_channel(x: Tensor, channels: Tensor) -> Tensor:
+    """Shape ``(channels,)`` so that it meets axis 1 of x."""
+    return channels.view(-1, *[1] * (x.dim() - 2))
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Stand in for ``F.layer_norm``."""
+    mean, variance = moments(input, tuple(range(-len(normalized_shape), 0)), keepdim=True)
+    y = (input - mean) * (variance + eps).rsqrt()
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """Stand in for ``F.batch_norm`` by the statistics of the batch."""
+    del momentum
+    if running_mean is not None or running_var is not None or not training:
+        return NotImplemented
+    return _by_statistics(input, (0, *range(2, input.dim())), weight, bias, eps)
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """Stand in for ``F.instance_norm`` by the statistics of each example."""
+    del momentum
+    if running_mean is not None or running_var is not None or not use_input_stats:
+        return NotImplemented
+    return _by_statistics(input, tuple(range(2, input.dim())), weight, bias, eps)
+
+
+def _by_statistics(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    mean, variance = moments(x, axes, keepdim=True)
+    scale = (variance + eps).rsqrt()
+    scale = scale if weight is None else scale * per_channel(x, weight)
+    # The mean goes first: folded into the bias it would cost digits where it is large.
+    y = (x - mean) * scale
+    return y if bias is None else y + per_channel(x, bias)

@@ -1,0 +1,64 @@
+"""Plain operations give the numbers of those they stand in for."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kshot.plain_operations import PlainOperations
+
+PICTURES = (5, 4, 6, 6)
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "LayerNorm": (lambda: nn.LayerNorm((6, 6)), PICTURES),
+    "LayerNorm without parameters": (lambda: nn.LayerNorm(6, elementwise_affine=False), PICTURES),
+    "LayerNorm without bias": (lambda: nn.LayerNorm(6, bias=False), PICTURES),
+    "BatchNorm of the batch": (lambda: nn.BatchNorm2d(4, track_running_stats=False), PICTURES),
+    "BatchNorm of running averages": (lambda: nn.BatchNorm2d(4).eval(), PICTURES),
+    "BatchNorm without parameters": (lambda: nn.BatchNorm2d(4, affine=False, track_running_stats=False), PICTURES),
+    "InstanceNorm": (lambda: nn.InstanceNorm2d(4, affine=True, eps=0.1), PICTURES),
+    "attention": (lambda: nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0), (7, 5, 6)),
+    "LSTM": (lambda: nn.LSTM(6, 3, 2, bidirectional=True), (7, 5, 6)),
+    "LSTM without biases": (lambda: nn.LSTM(6, 3, bias=False, batch_first=True), (5, 7, 6)),
+    "LSTM with projections": (lambda: nn.LSTM(6, 3, proj_size=2), (7, 5, 6)),
+    "LSTM of one sequence": (lambda: nn.LSTM(6, 3), (7, 6)),
+    "GRU": (lambda: nn.GRU(6, 3, 2, bidirectional=True, batch_first=True), (5, 7, 6)),
+    "RNN of tanh": (lambda: nn.RNN(6, 3, 2), (7, 5, 6)),
+    "RNN of ReLU": (lambda: nn.RNN(6, 3, nonlinearity="relu"), (7, 5, 6)),
+    "LSTMCell": (lambda: nn.LSTMCell(6, 3), (5, 6)),
+    "GRUCell": (lambda: nn.GRUCell(6, 3, bias=False), (5, 6)),
+    "RNNCell": (lambda: nn.RNNCell(6, 3), (5, 6)),
+    "RNNCell of ReLU": (lambda: nn.RNNCell(6, 3, nonlinearity="relu"), (5, 6)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_gives_the_same_numbers(name: str) -> None:
+    make, shape = LAYERS[name]
+    layer, x = make().double(), 3 + torch.randn(shape, dtype=torch.float64)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    with PlainOperations():
+        ours = layer(x)
+    torch.testing.assert_close(ours, layer(x), rtol=1e-10, atol=1e-10)
+
+
+def test_packed_sequences_are_left_to_torch() -> None:
+    for layer in (nn.LSTM(6, 3).double(), nn.GRU(6, 3).double()):
+        packed = nn.utils.rnn.pack_padded_sequence(torch.randn(7, 2, 6, dtype=torch.float64), [7, 4])
+        with PlainOperations():
+            ours = layer(packed)[0].data
+        torch.testing.assert_close(ours, layer(packed)[0].data)
+
+
+def test_dropout_between_recurrent_layers_is_drawn() -> None:
+    layer, x = nn.LSTM(6, 64, 2, dropout=0.5), torch.randn(7, 5, 6)
+    first = nn.LSTM(6, 64, 2)
+    first.load_state_dict(layer.state_dict())
+
+    def run(layer: nn.Module) -> Tensor:
+        with PlainOperations():
+            return layer(x)[0]
+
+    assert not torch.equal(run(layer), run(layer))
+    torch.testing.assert_close(run(layer.eval()), run(first))
