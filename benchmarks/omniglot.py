@@ -4,7 +4,7 @@ Snell, Swersky, Zemel 2017, "Prototypical networks for few-shot learning", table
 
 As in the paper, the final net is trained on training and validation classes together, with a schedule that validation chose.
 
-    kshot train prototypical --data omniglot --distort --with-val --minutes 24.5 --halve-every 2500 --out RUN
+    kshot train prototypical --data omniglot --resize antialiased --mirror --with-val --minutes 24.5 --halve-every 1000 --every 1000 --out RUN
     python benchmarks/omniglot.py RUN
 """
 
@@ -34,7 +34,11 @@ def main() -> None:
     load_learner(options.run / "best.safetensors", learner)
     position = load_checkpoint(options.run / "last.safetensors")["position"]
     name = learner_name(told)
-    variant = ("train and val" if told.with_val else "train") + (", distorted" if told.distort else "")
+    variant = (
+        ("train and val" if told.with_val else "train")
+        + (", distorted" if told.distort else "")
+        + (", mirrored" if told.mirror else "")
+    )
     rows = []
     for ways in (5, 20):
         result = evaluate(learner, fixed_tasks(told, "test", options.tasks, ways, 1, 15))

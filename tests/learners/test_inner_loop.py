@@ -174,7 +174,9 @@ def test_a_rule_takes_the_steps_of_its_optimizer(rule: Any, optimizer: Any) -> N
         torch_optimizer.zero_grad()
         objective(theirs, given).backward()
         torch_optimizer.step()
-    ours = InnerLoop(rule)(objective, weights, given, [dict.fromkeys(weights, torch.tensor(0.1, dtype=torch.float64))] * 5)
+    ours = InnerLoop(rule)(
+        objective, weights, given, [dict.fromkeys(weights, torch.tensor(0.1, dtype=torch.float64))] * 5
+    )
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 

@@ -103,3 +103,15 @@ def test_subset_and_split_by_class() -> None:
     assert splits.test.classes == data.split(val=0.2, test=0.3).test.classes
     with pytest.raises(ValueError, match="train and test share 1: 7"):
         check_disjoint(Splits(data.subset([7]), data.subset([1]), data.subset([7])))
+
+
+def test_mirrored_classes_are_classes_of_their_own() -> None:
+    data = LabelledData.from_arrays(torch.arange(8.0).reshape(2, 1, 2, 2), ["a", "b"]).with_rotations("classes")
+    both = data.with_mirrored_classes()
+    assert both.classes == ("a", "b", "a mirrored", "b mirrored")
+    assert both.rotations == "classes"
+    assert both.stamp["mirrored"] == "classes"
+    assert torch.equal(both.x[2:], data.x.flip(-1))
+    assert both.labels.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"mirroring needs pictures .* found x \(2, 3\)"):
+        LabelledData.from_arrays(torch.zeros(2, 3), [0, 1]).with_mirrored_classes()

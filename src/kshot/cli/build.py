@@ -76,6 +76,8 @@ def training_tasks(options: LearnerOptions) -> TaskSource:
     data, val, _ = load_splits(options)
     if options.with_val:
         data = data.joined(val, split=f"{data.stamp.get('split', 'train')}, with val")
+    if options.mirror:
+        data = data.with_mirrored_classes()
     ways = options.ways
     if isinstance(options, PrototypicalOptions):
         turns = 4 if data.rotations == "classes" else 1

@@ -33,6 +33,8 @@ class LearnerOptions:
     """How Omniglot's pictures are made small."""
     distort: bool = False
     """Distort training pictures a little, each another way (Koch et al. 2015)."""
+    mirror: bool = False
+    """Let the mirror image of every training class be a class of its own."""
     ways: int = 5
     """Classes in a task."""
     shots: int | None = None

@@ -134,6 +134,21 @@ class LabelledData:
             stamp={**self.stamp, **stamp},
         )
 
+    def with_mirrored_classes(self) -> "LabelledData":
+        """Add the mirror image of every class as a class of its own: twice the classes to meta-train on.
+
+        Raises:
+            ValueError: the examples are not pictures.
+
+        >>> pictures = LabelledData.from_arrays(torch.rand(2, 1, 4, 4), ["b", "p"])
+        >>> pictures.with_mirrored_classes().classes
+        ('b', 'p', 'b mirrored', 'p mirrored')
+        """
+        if self.x.dim() < 3:
+            raise ValueError(f"mirroring needs pictures (n, channels, height, width); found x {tuple(self.x.shape)}.")
+        names = tuple(f"{name} mirrored" for name in self.classes)
+        return self.joined(replace(self, x=self.x.flip(-1), classes=names), mirrored="classes")
+
     def with_rotations(self, rotations: Rotations) -> "LabelledData":
         """Return the same examples under another rule for quarter turns."""
         return replace(self, rotations=rotations)
