@@ -4,8 +4,8 @@ Snell, Swersky, Zemel 2017, "Prototypical networks for few-shot learning", table
 
 As in the paper, the final net is trained on training and validation classes together, with a schedule that validation chose.
 
-    kshot train prototypical --data omniglot --resize antialiased --mirror --with-val --minutes 24.5 --halve-every 1000 --every 1000 --out RUN
-    python benchmarks/omniglot.py RUN
+    kshot train prototypical --data omniglot --resize antialiased --mirror --with-val --minutes 24.5 --halve-every 1000
+    python benchmarks/omniglot.py runs/prototypical-omniglot
 """
 
 import argparse
@@ -34,11 +34,8 @@ def main() -> None:
     load_learner(options.run / "best.safetensors", learner)
     position = load_checkpoint(options.run / "last.safetensors")["position"]
     name = learner_name(told)
-    variant = (
-        ("train and val" if told.with_val else "train")
-        + (", distorted" if told.distort else "")
-        + (", mirrored" if told.mirror else "")
-    )
+    changes = {"antialiased": told.resize == "antialiased", "distorted": told.distort, "mirrored": told.mirror}
+    variant = ", ".join(["train and val" if told.with_val else "train", *(name for name, on in changes.items() if on)])
     rows = []
     for ways in (5, 20):
         result = evaluate(learner, fixed_tasks(told, "test", options.tasks, ways, 1, 15))

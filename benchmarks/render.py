@@ -84,7 +84,84 @@ def sampling() -> str:
     return markdown(("drawing tasks", "median"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"omniglot": omniglot, "sinusoid": sinusoid, "sampling": sampling}
+def last_runs() -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each workload's last run: what was timed in turns belongs together."""
+    workloads: dict[str, list[dict[str, Any]]] = {}
+    for row in read_rows("speed"):
+        before = workloads.get(row["workload"], [])
+        workloads[row["workload"]] = [*(one for one in before if one["run"] == row["run"]), row]
+    return workloads
+
+
+def milliseconds(row: dict[str, Any]) -> str:
+    return f"{row['value']:.3g} ms" if row["value"] < 1000 else f"{row['value']:,.0f} ms"
+
+
+def times(value: float | None) -> str:
+    return f"{value:.3g}x" if value else ""
+
+
+def speed() -> str:
+    """Return, for each workload, the textbook loop beside kshot's fastest exact way and the fastest exact rival."""
+    rows = []
+    for name, measured in last_runs().items():
+        exact = [row for row in measured if row["value"] and row["exact"] and not row["bfloat16"]]
+        loop = next((row for row in exact if row["variant"] == "textbook"), None)
+        ours, rival = (
+            min((row for row in exact if row["group"] == group), key=lambda row: row["value"], default=None)
+            for group in ("kshot", "rival")
+        )
+        if loop and ours and rival:
+            fastest = f"{milliseconds(rival)} ({rival['variant']}), {times(ours['ratio_to_exact_rival'])}"
+            error = f"{ours['error']:.0e}"
+            rows.append((name, milliseconds(loop), milliseconds(ours), times(ours["ratio"]), fastest, error))
+    head = ("meta-gradient", "textbook loop", "kshot", "ratio", "fastest exact rival, ratio to it", "error")
+    return markdown(head, rows) if rows else ""
+
+
+def speed_all() -> str:
+    """Return every variant of every workload."""
+    rows = [
+        (
+            f"{name}: {row['protocol'].split(';')[0]}" if number == 0 else "",
+            row["variant"],
+            milliseconds(row) if row["value"] else row["failure"].replace("|", "/"),
+            times(row["ratio"]),
+            times(row["ratio_to_exact_rival"]),
+            f"{row['error']:.0e}" + ("" if row["exact"] else " **not exact**") if row["error"] is not None else "",
+            times(row["ratio_to_floor"]),
+            f"{row['peak_bytes'] / 1e6:,.3g} MB" if row["peak_bytes"] else "",
+            f"{row['first_seconds']:.0f} s" if row["first_seconds"] else "",
+        )
+        for name, measured in last_runs().items()
+        for number, row in enumerate(measured)
+    ]
+    head = ("meta-gradient", "by", "median", "ratio", "to exact rival", "error", "to floor", "peak", "first step")
+    return markdown(head, rows) if rows else ""
+
+
+def memory() -> str:
+    """Return the peak memory of a meta-gradient by the number of inner steps."""
+    measured = latest("memory", "variant", "tasks", "gradient_steps")
+    steps = sorted({row["gradient_steps"] for row in measured})
+    value = {
+        (row["variant"], row["tasks"], row["gradient_steps"]): f"{row['value'] / 1e6:,.3g} MB"
+        for row in measured
+        if row["value"]
+    }
+    named = dict.fromkeys((row["variant"], row["tasks"]) for row in measured)
+    rows = [(variant, str(tasks), *(value.get((variant, tasks, s), "") for s in steps)) for variant, tasks in named]
+    return markdown(("by", "tasks", *(f"{s} step{'s' * (s > 1)}" for s in steps)), rows) if rows else ""
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "omniglot": omniglot,
+    "sinusoid": sinusoid,
+    "sampling": sampling,
+    "speed": speed,
+    "speed-all": speed_all,
+    "memory": memory,
+}
 
 
 def rendered(text: str) -> str:
@@ -93,7 +170,8 @@ def rendered(text: str) -> str:
         pattern = re.compile(f"(<!-- table {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
         if pattern.search(text):
             content = table()
-            text = pattern.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)
+            lines = f"{content}\n" if content else ""  # a table without rows so far is no table
+            text = pattern.sub(lambda found, lines=lines: f"{found[1]}{lines}{found[2]}", text)
     return text
 
 

@@ -1,8 +1,9 @@
 """What README and docs show is what happens."""
 
+import importlib
 import re
-import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -30,14 +31,35 @@ def test_the_code_of_the_readme_runs_and_prints_what_it_shows(capsys: pytest.Cap
     exec(compile(own, "README.md", "exec"), names)
 
 
-def test_tables_are_rendered_from_the_committed_rows() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import render
-    finally:
-        sys.path.pop(0)
+@pytest.fixture
+def render(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("render")
+
+
+def test_tables_are_rendered_from_the_committed_rows(render: ModuleType) -> None:
     for page in PAGES:
         assert render.rendered(page.read_text()) == page.read_text(), f"{page.name}: run python benchmarks/render.py"
+
+
+def test_the_speed_table_is_of_the_last_run_and_of_exact_gradients(
+    render: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row(variant: str, value: float | None, exact: bool = True, run: int = 2) -> dict[str, object]:
+        group = "kshot" if "kshot" in variant else "rival"
+        told = {"variant": variant, "group": group, "value": value, "exact": exact, "run": run, "error": 1e-6}
+        ratios = {"ratio": value and 90 / value, "ratio_to_exact_rival": value and 60 / value, "ratio_to_floor": None}
+        rest = {"peak_bytes": None, "first_seconds": None, "failure": None if value else "it | failed"}
+        return {"workload": "waves", "protocol": "tasks; turns", "bfloat16": False, **told, **ratios, **rest}
+
+    rows = [row("kshot, mixed", 1.0, run=1), row("textbook", 90.0), row("higher", 60.0), row("torchopt", None)]
+    rows += [row("parallel-metalearn", 10.0, exact=False), row("kshot, mixed", 20.0), row("kshot, reverse", 30.0)]
+    monkeypatch.setattr(render, "read_rows", lambda table: rows if table == "speed" else [])
+    line = "| waves | 90 ms | 20 ms | 4.5x | 60 ms (higher), 3x | 1e-06 |"
+    assert render.speed().splitlines()[2:] == [line]
+    assert len(render.speed_all().splitlines()) == 2 + 6
+    assert "it / failed" in render.speed_all()
+    assert render.memory() == ""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kshot.audit import check_meta_gradient
     from kshot.contract import check_learner
     from kshot.core import Batch, Episode, Learner, one_hot
     from kshot.evaluation import Evaluation, compare, evaluate
@@ -20,6 +21,7 @@ __all__ = [
     "LabelledData",
     "Learner",
     "check_learner",
+    "check_meta_gradient",
     "compare",
     "evaluate",
     "one_hot",
@@ -34,6 +36,7 @@ _HOMES = {
     "LabelledData": "tasks.labelled",
     "Learner": "core",
     "check_learner": "contract",
+    "check_meta_gradient": "audit",
     "compare": "evaluation",
     "evaluate": "evaluation",
     "one_hot": "core",

@@ -135,19 +135,26 @@ class Learner(nn.Module, ABC):
         """Adapt to each task and predict its query set: ``(t, q, ...)``, or a list for a list of tasks."""
         return self._map(lambda task: self.predict(self.adapt(task.support), task.query.x), tasks, chunk_size)
 
-    def _map(self, function: Callable[[Episode], Tensor], tasks: Tasks, chunk_size: int | None) -> Any:
-        if isinstance(tasks, Episode):
-            check_task(tasks, axes=("tasks", "n"))
-            return map_tasks(function, self._encode_stacked(tasks), chunk_size, type(self).__name__)
-        for task in tasks:
-            check_task(task, axes=("n",))
-        return [function(task) for task in self._encode_listed(tasks)]
-
-    def _encode_stacked(self, tasks: Episode) -> Episode:
+    def encode_tasks(self, tasks: Episode) -> Episode:
+        """Check stacked tasks and encode all their examples in one pass."""
+        check_task(tasks, axes=("tasks", "n"))
         # Flat, so that the encoder's convolutions never see a task axis.
         flat = [map_leaves(lambda leaf: leaf.flatten(0, 1), batch.x) for batch in tasks]
         encoded = encode_together(self.encode, flat)
         return Episode(*(Batch(_split_axis(z, y.shape[:2]), y) for z, (_, y) in zip(encoded, tasks, strict=True)))
+
+    def map_encoded(
+        self, function: Callable[[Episode], Tensor], tasks: Episode, chunk_size: int | None = None
+    ) -> Tensor:
+        """Apply a function of one encoded task to each of many, by vmap where it is possible, and stack the results."""
+        return map_tasks(function, tasks, chunk_size, type(self).__name__)
+
+    def _map(self, function: Callable[[Episode], Tensor], tasks: Tasks, chunk_size: int | None) -> Any:
+        if isinstance(tasks, Episode):
+            return self.map_encoded(function, self.encode_tasks(tasks), chunk_size)
+        for task in tasks:
+            check_task(task, axes=("n",))
+        return [function(task) for task in self._encode_listed(tasks)]
 
     def _encode_listed(self, tasks: Sequence[Episode]) -> list[Episode]:
         batches = [batch for task in tasks for batch in task]

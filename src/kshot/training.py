@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from kshot.core import Learner
 from kshot.evaluation import Evaluation, evaluate
+from kshot.meta_gradient import ChunkSize, MetaGradient
 from kshot.run_folder import RunFolder
 from kshot.tasks.source import TaskSource
 
@@ -83,7 +84,8 @@ def train(
     patience: int | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
+    compiled: bool = False,
     device: torch.device | str | None = None,
     seed: int = 0,
     watch: Watch | None = None,
@@ -106,7 +108,9 @@ def train(
         patience: validations without improvement before training stops.
         out: folder for ``metrics.jsonl``, ``last.safetensors`` and ``best.safetensors``.
         resume: go on from what ``out`` holds.
-        chunk_size: how many tasks vmap takes at a time.
+        chunk_size: how many tasks go through a step together; ``"auto"`` measures, so that a resumed run may round
+            differently.
+        compiled: compile the step; see ``kshot.meta_gradient``.
         device: where the learner is.
         seed: of randomness inside training steps, such as dropout.
         watch: called after every step; see ``kshot.progress``.
@@ -121,15 +125,18 @@ def train(
     if every < 1 or tasks_per_step < 1:
         raise ValueError(f"every and tasks_per_step must be at least 1; found {every} and {tasks_per_step}.")
     optimizer = torch.optim.Adam(learner.parameters(), 1e-3) if optimizer is None else optimizer
+    gradient = MetaGradient(learner, chunk_size, compiled)
     run = _Run(learner, optimizer, scheduler, None if out is None else RunFolder(out, resume))
     learner.train()
     with _interruption() as interrupted, torch.random.fork_rng():
         while (reason := run.ending(steps, minutes, patience, interrupted)) is None:
-            loss = run.take_step(tasks, tasks_per_step, chunk_size, device, seed)
+            loss = run.take_step(tasks, tasks_per_step, gradient, device, seed)
             due = run.step % every == 0 or run.ending(steps, minutes, None, interrupted) is not None
             result = None
             if due and validation is not None:
-                result = evaluate(learner, validation, tasks_per_step, chunk_size, device)
+                result = evaluate(
+                    learner, validation, tasks_per_step, chunk_size if isinstance(chunk_size, int) else None, device
+                )
             report = Report(
                 step=run.step,
                 loss=loss,
@@ -178,16 +185,14 @@ class _Run:
         self,
         tasks: TaskSource,
         tasks_per_step: int,
-        chunk_size: int | None,
+        gradient: MetaGradient,
         device: torch.device | str | None,
         seed: int,
     ) -> float:
         torch.manual_seed((seed << 32) + self.step)
         batch = tasks.draw(np.arange(self.step * tasks_per_step, (self.step + 1) * tasks_per_step), device)
         self.optimizer.zero_grad()
-        loss = self.learner.meta_loss(batch, chunk_size)
-        loss.backward()  # type: ignore[no-untyped-call]
-        value = loss.item()
+        value = gradient(batch).item()
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the meta-loss became {value} at step {self.step + 1}; the weights of the step before are untouched. "

@@ -45,3 +45,7 @@ def _run(command: options.Command) -> None:
             from kshot.cli.demo import run_demo
 
             run_demo(command)
+        case options.Doctor():
+            from kshot.cli.doctor import run_doctor
+
+            run_doctor(command)

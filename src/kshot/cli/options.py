@@ -11,6 +11,7 @@ __all__ = [
     "Compare",
     "Data",
     "Demo",
+    "Doctor",
     "Eval",
     "LearnerOptions",
     "MAMLOptions",
@@ -49,6 +50,8 @@ class LearnerOptions:
     """Learning rate of Adam, the outer loop."""
     filters: int = 64
     """Filters in each block of the convolutional net."""
+    compile: bool = False
+    """Compile what a step does to tasks: minutes at first, then several times as fast where nets are small."""
     every: int = 250
     """Steps between validations."""
     with_val: bool = False
@@ -168,6 +171,34 @@ class Demo:
     """How many fixed test tasks."""
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Audit the meta-gradient through a model of your own on random tasks, and estimate its memory."""
+
+    model: Positional[str]
+    """path/to/file.py:name or package.module:name, where name is an nn.Module, its class, or a function for one."""
+    input: str
+    """Shape of one example, such as 1,28,28."""
+    ways: int = 5
+    """Classes in a task."""
+    targets: int | None = None
+    """Regression on so many numbers, instead of classes."""
+    integers: int | None = None
+    """Inputs are token numbers below this, instead of real numbers."""
+    shots: int | None = None
+    """Support examples of each class: 1 by default, 10 for regression."""
+    queries: int = 5
+    """Query examples of each class."""
+    tasks: int = 4
+    """Tasks in the meta-batch."""
+    steps: tuple[int, ...] = (1, 5)
+    """Numbers of inner steps."""
+    inner_lr: float = 0.1
+    """Inner step size."""
+    budget: str | None = None
+    """Memory that the meta-gradient may take, such as 4GB: what fits?"""
+
+
 Command: TypeAlias = (
     Annotated[Train, subcommand("train")]
     | Annotated[Resume, subcommand("resume")]
@@ -175,4 +206,5 @@ Command: TypeAlias = (
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Data, subcommand("data")]
     | Annotated[Demo, subcommand("demo")]
+    | Annotated[Doctor, subcommand("doctor")]
 )

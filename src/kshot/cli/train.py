@@ -51,6 +51,7 @@ def _run(folder: Path, options: LearnerOptions, resuming: bool) -> None:
             steps=options.steps,
             minutes=options.minutes,
             tasks_per_step=options.tasks_per_step,
+            compiled=options.compile,
             optimizer=optimizer,
             scheduler=scheduler,
             validation=None if options.with_val else fixed_tasks(options, "val", options.val_tasks),

@@ -1,0 +1,124 @@
+"""Memory: the peak of one meta-gradient against the number of inner steps, by kshot's modes and by others.
+
+MAML's strided Omniglot net, 5-way 1-shot, 1 query a class, second order. Counted are the bytes of tensors that one step
+makes (``kshot.memory``), beyond weights and tasks, with all tasks in one chunk; what an operation needs only while it runs
+is not seen. The figure shows 8 tasks; 32 tasks and 20 steps stand in a row of their own.
+
+    pip install -c constraints.txt -e '.[bench]'
+    python benchmarks/memory.py
+"""
+
+import argparse
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kshot.allocator import keep_freed_memory
+from kshot.learners.gradient import MAML
+from kshot.memory import peak_bytes
+from kshot.report.figures import _PALETTES, _svg  # the same look as the reports
+from rivals import RIVALS, Problem, Step
+from rows import write_rows
+from workloads import WORKLOADS, Workload
+
+FIGURES = Path(__file__).parent.parent / "docs" / "figures"
+STEPS = (1, 2, 5, 10, 20)
+SUBJECT = WORKLOADS["omniglot strided, 1 query"]
+MIXED, CHECKPOINTED, REVERSE = "kshot, mixed", "kshot, mixed, checkpoints", "kshot, reverse"
+VARIANTS = (MIXED, CHECKPOINTED, REVERSE, "textbook", "higher", "torchopt")
+# Colour and dashes: kshot's in the main colour, the others in the muted one.
+LOOKS = {
+    MIXED: ("main", "-"),
+    CHECKPOINTED: ("main", "--"),
+    REVERSE: ("main", ":"),
+    "textbook": ("muted", "-"),
+    "higher": ("muted", "--"),
+    "torchopt": ("muted", ":"),
+}
+
+
+def step_of(variant: str, workload: Workload, seed: int) -> Step:
+    """Build one meta-gradient."""
+    net, tasks = workload.net(seed), workload.draw(seed)
+    if variant in RIVALS:
+        return RIVALS[variant](Problem(net, tasks, workload.lr, workload.steps, classes=True))
+    every = round(workload.steps**0.5) if variant == CHECKPOINTED else None
+    mode: Any = "reverse" if variant == REVERSE else "mixed"
+    learner = MAML(net, workload.lr, workload.steps, mode, checkpoint_every=every)
+    return lambda: learner.meta_loss(tasks).backward()  # type: ignore[no-untyped-call, no-any-return]
+
+
+def measured(variant: str, tasks: int, steps: int, seed: int) -> dict[str, Any]:
+    """Return the row of one meta-gradient."""
+    workload, start = replace(SUBJECT, tasks=tasks, steps=steps), time.perf_counter()
+    step = step_of(variant, workload, seed)
+    gc.collect()
+    row = {
+        "learner": "MAML",
+        "variant": variant,
+        "data": "noise",
+        "protocol": f"{workload.protocol}; float32, one chunk",
+        "ways": workload.ways,
+        "shots": workload.shots,
+        "tasks": tasks,
+        "gradient_steps": steps,
+        "metric": "peak, bytes",
+        "ci95": None,
+        "episodes": tasks,
+        "published": None,
+        "seed": seed,
+        "failure": None,
+    }
+    try:
+        row["value"] = peak_bytes(step)
+    except Exception as cause:  # a library that cannot do it has that as its result
+        row["value"], row["failure"] = None, f"{type(cause).__name__}: {cause}"[:200]
+    row["seconds"] = round(time.perf_counter() - start, 1)
+    print(f"{variant:28} {tasks:3} tasks {steps:3} steps: {row['failure'] or f'{megabytes(row):9.1f} MB'}", flush=True)
+    return row
+
+
+def megabytes(row: dict[str, Any]) -> float:
+    return row["value"] / 1e6  # type: ignore[no-any-return]
+
+
+def draw_figure(rows: Sequence[dict[str, Any]]) -> None:
+    """Write the figure for light and for dark pages."""
+
+    def draw(axes: Any, palette: Any) -> None:
+        for variant, (colour, dashes) in LOOKS.items():
+            points = [
+                (row["gradient_steps"], megabytes(row)) for row in rows if row["variant"] == variant and row["value"]
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), dashes, marker="o", color=getattr(palette, colour), label=variant)
+        axes.set_title("Peak memory of a meta-gradient, MB")
+        axes.set_xlabel("inner gradient steps")
+        axes.set_xticks(STEPS)
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="upper left")
+
+    for scheme, palette in _PALETTES.items():
+        (FIGURES / f"memory-{scheme}.svg").write_text(_svg((5.6, 3.6), palette, draw), encoding="utf-8")
+
+
+def main() -> None:
+    """Measure every variant at every number of steps; write rows and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    parser.add_argument("--print-only", action="store_true", help="write no rows and no figure")
+    options = parser.parse_args()
+    keep_freed_memory()
+    rows = [measured(variant, 8, steps, options.seed) for variant in VARIANTS for steps in options.steps]
+    whole = measured(MIXED, 32, max(options.steps), options.seed)
+    if not options.print_only:
+        write_rows("memory", [*rows, whole])
+        draw_figure(rows)
+
+
+if __name__ == "__main__":
+    main()

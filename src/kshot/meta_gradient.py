@@ -1,0 +1,141 @@
+"""The meta-gradient of a batch of tasks: chunk by chunk, compiled where asked for."""
+
+import functools
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from kshot.batching import leaves, map_leaves
+from kshot.core import Episode, Learner, Tasks
+from kshot.program import Program
+
+__all__ = ["ChunkSize", "MetaGradient"]
+
+logger = logging.getLogger("kshot")
+
+ChunkSize: TypeAlias = int | Literal["auto"] | None
+Signature: TypeAlias = tuple[Any, ...]
+
+
+class MetaGradient:
+    """Adds the gradient of the meta-loss to ``.grad`` of a learner's parameters, and returns the loss.
+
+    ``meta_loss(tasks).backward()`` gives the same gradient. This holds one chunk of tasks in memory at a time, and may
+    compile what a chunk does into one program. A path that is not possible gives way to the next, with the same numbers,
+    and the log says so once: compiled, then vmap, then one task at a time.
+
+    Args:
+        learner: any learner.
+        chunk_size: how many tasks go together; all by default, ``"auto"`` for the fastest on the first tasks.
+        compiled: trace the gradient of a chunk and compile it. It costs seconds to minutes for each shape of tasks, needs
+            a C++ compiler, and pays where many small operations make a step. The trace holds what does not depend on
+            tensors as it was at the first call: whether the learner trains or evaluates is looked at again, the rest not.
+
+    >>> from kshot.core import Batch, one_hot
+    >>> from kshot.learners.metric import Prototypical
+    >>> learner = Prototypical(torch.nn.Linear(3, 2))
+    >>> batch = Batch(torch.randn(4, 6, 3), one_hot([[0, 1, 2, 0, 1, 2]] * 4, 3))
+    >>> loss = MetaGradient(learner, chunk_size=2)(Episode(batch, batch))
+    >>> loss.shape, learner.encoder.weight.grad.shape
+    (torch.Size([]), torch.Size([2, 3]))
+    """
+
+    def __init__(self, learner: Learner, chunk_size: ChunkSize = None, compiled: bool = False) -> None:
+        self.learner, self.chunk_size, self.compiled = learner, chunk_size, compiled
+        self._programs: dict[Signature, Program | None] = {}
+        self._fastest: dict[Signature, int] = {}
+
+    def __call__(self, tasks: Tasks) -> Tensor:
+        """Add to ``.grad`` and return the mean loss over tasks, detached.
+
+        Raises:
+            ValueError: as ``Learner.task_losses``.
+        """
+        if not isinstance(tasks, Episode):  # of different sizes: they share no program and no vmap
+            loss = self.learner.meta_loss(tasks)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+        encoded = self.learner.encode_tasks(tasks)
+        # Cut off from the encoder, whose own backward pass waits until all chunks are through.
+        cut = map_leaves(lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad), encoded)
+        total, size = len(tasks.query.y), self._size(cut)
+        loss = torch.stack([self._chunk(chunk, total) for chunk in _split(cut, size)]).sum()
+        _backward(zip(leaves(encoded), (leaf.grad for leaf in leaves(cut)), strict=True))
+        return loss
+
+    def _chunk(self, chunk: Episode, total: int) -> Tensor:
+        """Return the share of some tasks in the mean loss over all, and add its gradient."""
+        program = self._program(chunk, total) if self.compiled else None
+        if program is None:
+            share = self.learner.map_encoded(self.learner.task_loss, chunk).sum() / total
+            share.backward()  # type: ignore[no-untyped-call]
+            return share.detach()
+        return program(chunk)
+
+    def _program(self, chunk: Episode, total: int) -> Program | None:
+        signature = (total, *self._signature(chunk))
+        if signature not in self._programs:
+            try:
+                self._programs[signature] = Program(self.learner, chunk, total)
+            except Exception as cause:  # whatever stops a compiler, the eager path has the same numbers
+                self._programs[signature] = None
+                _log_fallback(type(self.learner).__name__, str(cause).strip().splitlines()[0])
+        return self._programs[signature]
+
+    def _size(self, tasks: Episode) -> int:
+        total = len(tasks.query.y)
+        if self.chunk_size != "auto":
+            return self.chunk_size or total
+        signature = self._signature(tasks)
+        if signature not in self._fastest:
+            self._fastest[signature] = min(_candidates(total), key=lambda size: self._seconds(tasks, size))
+        return self._fastest[signature]
+
+    def _seconds(self, tasks: Episode, size: int) -> float:
+        """Time one chunk of this size, per task, and leave no trace in the gradients."""
+        chunk = next(_split(map_leaves(lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad), tasks), size))
+        before = [parameter.grad for parameter in self.learner.parameters()]
+        state = torch.get_rng_state()
+        best = float("inf")
+        for _ in range(3):  # the first run pays for what later ones find warm
+            for parameter in self.learner.parameters():
+                parameter.grad = None
+            start = time.perf_counter()
+            self._chunk(chunk, size).item()
+            best = min(best, time.perf_counter() - start)
+        torch.set_rng_state(state)
+        for parameter, gradient in zip(self.learner.parameters(), before, strict=True):
+            parameter.grad = gradient
+        return best / size
+
+    def _signature(self, tasks: Episode) -> Signature:
+        described = tuple((leaf.shape, leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves(tasks))
+        # What a learner was told decides the program too: its number of steps, say.
+        told = tuple(value for value in vars(self.learner).values() if isinstance(value, bool | int | float | str))
+        return *described, *told
+
+
+def _backward(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+    """Pass gradients on where there are any."""
+    known = [(z, gradient) for z, gradient in pairs if gradient is not None]
+    if known:
+        torch.autograd.backward([z for z, _ in known], [gradient for _, gradient in known])
+
+
+def _split(tasks: Episode, size: int) -> Iterator[Episode]:
+    for start in range(0, len(tasks.query.y), size):
+        yield map_leaves(lambda leaf, start=start: leaf[start : start + size], tasks)
+
+
+def _candidates(total: int) -> list[int]:
+    """Return all tasks, a half, a quarter and so on, as far as they are whole chunks or nearly."""
+    return sorted({-(-total // parts) for parts in (1, 2, 4, 8, 16, 32)}, reverse=True)
+
+
+@functools.cache
+def _log_fallback(name: str, cause: str) -> None:
+    logger.warning("%s: a step cannot be compiled, so it runs uncompiled (same numbers): %s", name, cause)

@@ -1,0 +1,142 @@
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kshot.batching import unstack
+from kshot.core import Batch, Episode, Learner, one_hot
+from kshot.learners.gradient import MAML
+from kshot.learners.metric import Prototypical
+from kshot.meta_gradient import MetaGradient
+
+
+def tasks(t: int = 5, ways: int = 3) -> Episode:
+    y = one_hot(torch.arange(ways).repeat(2).expand(t, -1), ways).double()
+    return Episode(*(Batch(torch.randn(t, ways * 2, 6).double(), y) for _ in range(2)))
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+LEARNERS = {
+    "prototypical": lambda: Prototypical(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)).double()),
+    "mixed": lambda: MAML(mlp(), 0.3, 2),
+    "reverse": lambda: MAML(mlp(), 0.3, 5, "reverse"),
+    "checkpoints": lambda: MAML(mlp(), 0.3, 4, checkpoint_every=2),
+    "first order": lambda: MAML(mlp(), 0.3, 2, "first_order"),
+    "implicit": lambda: MAML(mlp(), 0.1, 3, "implicit"),
+    "with an encoder": lambda: MAML(nn.Linear(4, 3).double(), 0.3, 2, encoder=nn.Linear(6, 4).double()),
+    "learned sizes": lambda: MAML(mlp(), 0.3, 2, learn_lr="per_parameter"),
+}
+
+
+def gradients(learner: Learner, run: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    learner.zero_grad()
+    loss = run()
+    return loss.detach(), {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
+
+
+def plain(learner: Learner, stacked: Episode) -> tuple[Tensor, dict[str, Tensor]]:
+    def run() -> Tensor:
+        loss = learner.meta_loss(stacked)
+        loss.backward()
+        return loss
+
+    return gradients(learner, run)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2, "auto"])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_chunks_give_the_gradient_of_the_meta_loss(name: str, chunk_size: Any) -> None:
+    learner, stacked = LEARNERS[name](), tasks()
+    step = MetaGradient(learner, chunk_size)
+    torch.testing.assert_close(gradients(learner, lambda: step(stacked)), plain(learner, stacked), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_compiled_step_gives_the_gradient_of_the_meta_loss(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    learner, stacked = LEARNERS[name](), tasks()
+    step = MetaGradient(learner, 3, compiled=True)
+    with caplog.at_level(logging.WARNING, "kshot"):
+        found = gradients(learner, lambda: step(stacked))
+    assert not caplog.records, "it must be the compiled path that is tested"
+    torch.testing.assert_close(found, plain(learner, stacked), rtol=1e-10, atol=1e-12)
+    with torch.no_grad():  # the program reads the parameters of today
+        for parameter in learner.parameters():
+            parameter.add_(0.1)
+    torch.testing.assert_close(gradients(learner, lambda: step(stacked)), plain(learner, stacked), rtol=1e-10, atol=1e-12)
+
+
+def test_gradients_add_up() -> None:
+    learner, stacked = LEARNERS["mixed"](), tasks()
+    step, (_, once) = MetaGradient(learner), plain(learner, stacked)
+    step(stacked)
+    for name, parameter in learner.named_parameters():
+        torch.testing.assert_close(parameter.grad, 2 * once[name])
+
+
+def test_a_changed_setting_makes_another_program() -> None:
+    learner, stacked = LEARNERS["mixed"](), tasks(2)
+    step = MetaGradient(learner, compiled=True)
+    step(stacked)
+    learner.steps = 1
+    torch.testing.assert_close(gradients(learner, lambda: step(stacked)), plain(learner, stacked), rtol=1e-10, atol=1e-12)
+
+
+def test_what_cannot_be_compiled_runs_as_before_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    class Doubting(Learner):
+        """A learner that looks at a number to decide what to do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def adapt(self, support: Batch) -> Tensor:
+            return support.y.mT @ support.x * (1 if support.x.sum().item() > 0 else 2)
+
+        def predict(self, state: Tensor, x: Tensor) -> Tensor:
+            return self.scale * x @ state.mT
+
+    learner, stacked = Doubting(), tasks(2)
+    step = MetaGradient(learner, compiled=True)
+    with caplog.at_level(logging.WARNING, "kshot"):
+        found = gradients(learner, lambda: step(stacked))
+        step(stacked)
+    assert [record.message for record in caplog.records if "cannot be compiled" in record.message] != []
+    assert len([record for record in caplog.records if "cannot be compiled" in record.message]) == 1
+    torch.testing.assert_close(found, plain(learner, stacked))
+
+
+def test_random_steps_are_not_compiled(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
+    for mode in ("mixed", "reverse"):
+        learner, stacked = MAML(model, 0.3, 2, mode).train(), tasks(2)
+        step = MetaGradient(learner, compiled=True)
+        results = []
+        for run in (lambda: step(stacked), lambda: plain(learner, stacked)[0]):
+            torch.manual_seed(0)
+            results.append(run())
+        assert torch.equal(*results), mode
+
+
+def test_measuring_chunk_sizes_leaves_no_trace() -> None:
+    learner, stacked = LEARNERS["mixed"](), tasks()
+    learner.model[0].weight.grad = torch.ones(8, 6).double()
+    state = torch.get_rng_state()
+    step = MetaGradient(learner, "auto")
+    step(stacked)
+    assert torch.equal(torch.get_rng_state(), state)
+    _, once = plain(learner, stacked)
+    learner.zero_grad()
+    learner.model[0].weight.grad = torch.ones(8, 6).double()
+    step(stacked)
+    torch.testing.assert_close(learner.model[0].weight.grad, once["model.0.weight"] + 1)
+
+
+def test_tasks_of_any_sizes_come_as_a_list() -> None:
+    learner, stacked = LEARNERS["mixed"](), tasks()
+    step = MetaGradient(learner, compiled=True)
+    torch.testing.assert_close(gradients(learner, lambda: step(unstack(stacked))), plain(learner, stacked))
