@@ -1,8 +1,10 @@
 """Memory: the peak of one meta-gradient against the number of inner steps, by kshot's modes and by others.
 
 MAML's strided Omniglot net, 5-way 1-shot, 1 query a class, second order. Counted are the bytes of tensors that one step
-makes (``kshot.memory``), beyond weights and tasks, with all tasks in one chunk; what an operation needs only while it runs
-is not seen. The figure shows 8 tasks; 32 tasks and 20 steps stand in a row of their own.
+makes (``kshot.memory``), beyond weights and tasks; what an operation needs only while it runs is not seen. kshot takes all
+tasks together, in ``meta_loss(tasks).backward()``, or one at a time, in ``MetaGradient`` with chunks of 1, as higher does;
+the textbook loop and torchopt go task by task but keep the graphs of all until the end. The figure shows 8 tasks; 32 tasks
+and 20 steps stand in a row of their own.
 
     pip install -c constraints.txt -e '.[bench]'
     python benchmarks/memory.py
@@ -11,16 +13,18 @@ is not seen. The figure shows 8 tasks; 32 tasks and 20 steps stand in a row of t
 import argparse
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kshot.allocator import keep_freed_memory
 from kshot.learners.gradient import MAML
 from kshot.memory import peak_bytes
+from kshot.meta_gradient import MetaGradient
 from kshot.report.figures import _PALETTES, _svg  # the same look as the reports
-from rivals import RIVALS, Problem, Step
+from rivals import RIVALS, Problem
 from rows import write_rows
 from workloads import WORKLOADS, Workload
 
@@ -28,11 +32,13 @@ FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 STEPS = (1, 2, 5, 10, 20)
 SUBJECT = WORKLOADS["omniglot strided, 1 query"]
 MIXED, CHECKPOINTED, REVERSE = "kshot, mixed", "kshot, mixed, checkpoints", "kshot, reverse"
-VARIANTS = (MIXED, CHECKPOINTED, REVERSE, "textbook", "higher", "torchopt")
+ONE_BY_ONE = "kshot, mixed, chunks of 1"
+VARIANTS = (MIXED, CHECKPOINTED, ONE_BY_ONE, REVERSE, "textbook", "higher", "torchopt")
 # Colour and dashes: kshot's in the main colour, the others in the muted one.
 LOOKS = {
     MIXED: ("main", "-"),
     CHECKPOINTED: ("main", "--"),
+    ONE_BY_ONE: ("main", "-."),
     REVERSE: ("main", ":"),
     "textbook": ("muted", "-"),
     "higher": ("muted", "--"),
@@ -40,7 +46,7 @@ LOOKS = {
 }
 
 
-def step_of(variant: str, workload: Workload, seed: int) -> Step:
+def step_of(variant: str, workload: Workload, seed: int) -> Callable[[], Any]:
     """Build one meta-gradient."""
     net, tasks = workload.net(seed), workload.draw(seed)
     if variant in RIVALS:
@@ -48,6 +54,8 @@ def step_of(variant: str, workload: Workload, seed: int) -> Step:
     every = round(workload.steps**0.5) if variant == CHECKPOINTED else None
     mode: Any = "reverse" if variant == REVERSE else "mixed"
     learner = MAML(net, workload.lr, workload.steps, mode, checkpoint_every=every)
+    if variant == ONE_BY_ONE:
+        return partial(MetaGradient(learner, chunk_size=1), tasks)
     return lambda: learner.meta_loss(tasks).backward()  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -60,7 +68,7 @@ def measured(variant: str, tasks: int, steps: int, seed: int) -> dict[str, Any]:
         "learner": "MAML",
         "variant": variant,
         "data": "noise",
-        "protocol": f"{workload.protocol}; float32, one chunk",
+        "protocol": f"{workload.protocol}; float32",
         "ways": workload.ways,
         "shots": workload.shots,
         "tasks": tasks,

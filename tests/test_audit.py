@@ -127,7 +127,7 @@ def test_a_path_that_is_detached_in_part_is_named(function: Callable[[Tensor], T
     assert "finite differences" in finding.what
     assert "torch.no_grad()" in finding.remedy
     ours = [one for one in found.errors if one.path in PATHS]
-    assert all(one.exact for one in ours), "plain autograd is wrong in the same way"
+    assert function is no_grad_scale or all(one.exact for one in ours), "plain autograd is wrong in the same way"
     assert not found.exact
 
 
@@ -144,10 +144,11 @@ def test_a_backward_pass_that_is_off_is_found() -> None:
             pass
 
         @staticmethod
-        def backward(ctx: object, gradient: Tensor) -> Tensor:
+        def backward(_: object, gradient: Tensor) -> Tensor:
             return 1.9 * gradient
 
-    assert "a function of yours" in [one for one in audit(Through(Off.apply)).findings if one.severity == "wrong"][0].remedy
+    finding = next(one for one in audit(Through(Off.apply)).findings if one.severity == "wrong")
+    assert "a function of yours" in finding.remedy
 
 
 def test_an_unused_parameter_is_noted() -> None:
@@ -227,7 +228,7 @@ def test_running_averages_are_refused_with_the_fix() -> None:
     assert "layer '1' (BatchNorm2d)" in finding.what
     assert "track_running_stats=False" in finding.what
     assert not found.exact
-    assert "1.running_mean, 1.running_var" in [one.where for one in found.findings if "buffers" in one.what][0]
+    assert "1.running_mean, 1.running_var" in next(one.where for one in found.findings if "buffers" in one.what)
 
 
 def test_shared_submodules_and_tied_parameters_are_noted() -> None:
@@ -276,7 +277,9 @@ def test_where_vmap_gives_way_to_a_loop_is_slow() -> None:
 
 def test_an_operation_that_vmap_loops_over_is_slow() -> None:
     found = audit(nn.Sequential(nn.Linear(6, 8), nn.Unflatten(1, (8, 1)), nn.FractionalMaxPool2d(1, 1)))
-    assert only(found, "slow").where.startswith("aten::")
+    slow = [one.where for one in found.findings if one.severity == "slow"]
+    assert slow == ["aten::fractional_max_pool2d", "aten::fractional_max_pool2d_backward"]
+    assert found.exact
 
 
 def test_a_model_that_does_not_run_is_a_finding() -> None:

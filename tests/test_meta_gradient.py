@@ -62,7 +62,7 @@ def test_a_compiled_step_gives_the_gradient_of_the_meta_loss(name: str, caplog: 
     step = MetaGradient(learner, 3, compiled=True)
     with caplog.at_level(logging.WARNING, "kshot"):
         found = gradients(learner, lambda: step(stacked))
-    assert not caplog.records, "it must be the compiled path that is tested"
+    assert not [r for r in caplog.records if r.name == "kshot"], "it must be the compiled path that is tested"
     torch.testing.assert_close(found, plain(learner, stacked), rtol=1e-10, atol=1e-12)
     with torch.no_grad():  # the program reads the parameters of today
         for parameter in learner.parameters():

@@ -1,5 +1,6 @@
 """The gradient of some tasks as one compiled program."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,22 +50,26 @@ class Program:
             return value, *both
 
         with torch.no_grad():
-            plain = [leaf.detach() for leaf in inputs]
-            traced = make_fx(gradients)(self._parameters, plain)
+            example = _detached(self._parameters, inputs)
+            traced = make_fx(gradients)(*example)
             _refuse_random(traced)
             self._run: Any = torch.compile(traced, fullgraph=True, dynamic=False)
-            self._run(self._parameters, plain)  # compiles here, where a failure is caught
+            self._run(*example)  # compiles here, where a failure is caught
 
     def __call__(self, tasks: Episode) -> Tensor:
         """Add the gradient to ``.grad`` of parameters and of encoded inputs; return the loss."""
         inputs = leaves(tasks)
         with torch.no_grad():
-            loss, to_parameters, to_inputs = self._run(self._parameters, inputs)
+            loss, to_parameters, to_inputs = self._run(*_detached(self._parameters, inputs))
             for parameter, gradient in zip(self._parameters, to_parameters, strict=True):
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if self._wanted:
             torch.autograd.backward([inputs[i] for i in self._wanted], to_inputs)
         return loss  # type: ignore[no-any-return]
+
+
+def _detached(*lists: Sequence[Tensor]) -> list[list[Tensor]]:
+    return [[tensor.detach() for tensor in tensors] for tensors in lists]
 
 
 def _used(learner: Learner, tasks: Episode) -> tuple[list[str], list[nn.Parameter]]:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -83,14 +84,19 @@ def check_meta_gradient(
         remedy = "Its output must be what the loss takes, for the x and y of a task."
         return Audit((), (Finding("wrong", "forward", f"it cannot be copied and called. {bare.cause}", remedy),))
     findings = [*sharing_findings(bare.model), *dropout_findings(bare.model)]
-    with _float64_by_default():
+    with _float64_by_default(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*batching rule.*", UserWarning)  # a finding says it
         exact = attempt(lambda: _in_float64(bare))
         if isinstance(exact, Failure):
             remedy = "Give new tensors the dtype of x (x.new_zeros, dtype=x.dtype), and drop .float()."
-            wrong = Finding("wrong", "forward", f"it does not run in float64, so nothing is checked. {exact.cause}", remedy)
+            wrong = Finding(
+                "wrong", "forward", f"it does not run in float64, so nothing is checked. {exact.cause}", remedy
+            )
             return Audit((), (wrong, *findings))
         errors, failures = _compared(exact, steps)
-        findings += _inspected(exact, max(steps), batched=not any("mixed, vmap" in paths for paths in failures.values()))
+        findings += _inspected(
+            exact, max(steps), batched=not any("mixed, vmap" in paths for paths in failures.values())
+        )
     findings += _failure_findings(failures, attempt(lambda: missing_derivative(bare)))
     return Audit(tuple(errors), tuple(sorted(findings, key=lambda finding: _GRAVITY.index(finding.severity))))
 
@@ -133,7 +139,7 @@ def _compared(problem: Problem, steps: Sequence[int]) -> tuple[list[PathError], 
     errors: list[PathError] = []
     failures: Failures = {}
     for count in steps:
-        outcomes = {_PLAIN: attempt(lambda count=count: _textbook_gradients(problem, count))}
+        outcomes = {_PLAIN: attempt(partial(_textbook_gradients, problem, count))}
         for mode, batched in PATHS:
             name = f"{mode}, {'vmap' if batched else 'loop'}"
             outcomes[name] = attempt(partial(kshot_gradients, problem, count, mode, batched))
@@ -170,24 +176,30 @@ def _slope_error(problem: Problem, steps: int, gradients: Weights | Failure) -> 
 
 def _inspected(problem: Problem, steps: int, batched: bool) -> Iterator[Finding]:
     """Yield what every inspection finds; ``batched`` says whether the one of vmap is due."""
-    inspections: list[Callable[[Problem], Iterator[Finding]]] = [purity_findings, reach_findings]
-    inspections += [vmap_findings] if batched else []
-    for inspect in (*inspections, partial(_torch_findings, steps=steps)):
-        outcome = attempt(lambda inspect=inspect: list(inspect(problem)))
-        if isinstance(outcome, Failure):
-            yield Finding("wrong", "forward", f"it could not be inspected. {outcome.cause}")
-        else:
-            yield from outcome
+    yield from _inspected_by(purity_findings, problem)
+    yield from _inspected_by(reach_findings, problem)
+    if batched:
+        yield from _inspected_by(vmap_findings, problem)
+    yield from _inspected_by(partial(_torch_findings, steps=steps), problem)
+
+
+def _inspected_by(inspect: Callable[[Problem], Iterator[Finding]], problem: Problem) -> list[Finding]:
+    outcome = attempt(lambda: list(inspect(problem)))
+    if isinstance(outcome, Failure):
+        return [Finding("wrong", "forward", f"it could not be inspected. {outcome.cause}")]
+    return outcome
 
 
 def _torch_findings(problem: Problem, steps: int) -> Iterator[Finding]:
     """Say what ``torch.func`` without kshot would get wrong."""
     truth = attempt(lambda: _textbook_gradients(problem, steps))
+    if isinstance(truth, Failure):
+        return
     with sdpa_kernel(SDPBackend.MATH):
         alone = attempt(lambda: gradients_by(partial(torch_func_loss, steps=steps), problem))
     if isinstance(alone, Failure):
-        yield Finding("note", "torch.func", f"vmap with a gradient inside cannot run this model alone: {alone.cause}")
-    elif not isinstance(truth, Failure) and (error := difference(alone, truth)) > _VISIBLE:
+        yield Finding("note", "torch.func", f"vmap with a gradient inside cannot run this model: {alone.cause}")
+    elif (error := difference(alone, truth)) > _VISIBLE:
         what = f"torch.func.vmap with a reverse pass is off by {100 * error:.2g} % on this model at {steps} steps"
         yield Finding("note", "torch.func", f"{what}; kshot is not.")
 
@@ -196,7 +208,8 @@ def _failure_findings(failures: Failures, missing: tuple[str, str] | Failure | N
     """Say what stopped some paths, each cause once."""
     if isinstance(missing, tuple):
         derivative, layer = missing
-        explained = [failures.pop(cause) for cause in list(failures) if derivative in cause]
+        kernel = derivative.removesuffix("_backward")  # whose forward derivative is missing too, more often than not
+        explained = [failures.pop(cause) for cause in list(failures) if kernel in cause]
         what = f"{derivative} has no derivative, which the second order needs"
         if any(paths != [_PLAIN] for paths in explained):
             remedy = 'Write it in operations that have one, or use MAML(..., differentiate="first_order").'
@@ -204,5 +217,6 @@ def _failure_findings(failures: Failures, missing: tuple[str, str] | Failure | N
         else:
             yield Finding("note", layer, f"{what}; kshot's plain operations stand in for it.")
     for cause, paths in failures.items():
-        remedy = "" if "mixed, loop" in paths else "Pass tasks as a list: then they run one at a time."
+        batched = all(path.endswith("vmap") for path in paths)
+        remedy = "Pass tasks as a list of Episodes: then they run one at a time." if batched else ""
         yield Finding("note" if paths == [_PLAIN] else "wrong", "; ".join(paths), f"cannot run. {cause}", remedy)

@@ -17,7 +17,14 @@ from kshot.audit.records import Finding
 from kshot.batching import unstack
 from kshot.learners.gradient import MAML
 
-__all__ = ["dropout_findings", "missing_derivative", "purity_findings", "reach_findings", "sharing_findings", "vmap_findings"]
+__all__ = [
+    "dropout_findings",
+    "missing_derivative",
+    "purity_findings",
+    "reach_findings",
+    "sharing_findings",
+    "vmap_findings",
+]
 
 _SAME = 1e-12  # relative, between losses in float64 that should be one number
 _CLOSE = 1e-5  # relative; finite differences themselves are good to about 1e-8
@@ -66,7 +73,9 @@ def purity_findings(problem: Problem) -> Iterator[Finding]:
     if changed:
         what = f"a call in {'train' if problem.model.training else 'eval'} mode changes these buffers"
         what += ", and the next call gives another output." if differs else "."
-        remedy = "Keep nothing between calls: mixed calls the model again on the way back, and vmap must not write to it."
+        remedy = (
+            "Keep nothing between calls: mixed calls the model again on the way back, and vmap must not write to it."
+        )
         yield Finding("wrong" if differs else "note", _listed(changed), what, remedy)
     elif differs:
         what = "two calls on the same inputs give different outputs, though no buffer changes."
@@ -91,7 +100,9 @@ def reach_findings(problem: Problem) -> Iterator[Finding]:
     if cut:
         yield Finding("wrong", _listed(cut), "the support loss depends on it, but is detached from it.", remedy)
     if unused := [name for name in unreached if name not in cut]:
-        yield Finding("note", _listed(unused), "the support loss does not use it, so the inner loop leaves it as it is.")
+        yield Finding(
+            "note", _listed(unused), "the support loss does not use it, so the inner loop leaves it as it is."
+        )
     if reached and slope_error(problem, _support_loss, reached) > _CLOSE:
         off = [name for name in reached if slope_error(problem, _support_loss, {name: reached[name]}) > _CLOSE]
         what = "the gradient of the support loss is not what finite differences say: a part of its path is detached."
@@ -120,7 +131,7 @@ def missing_derivative(problem: Problem) -> tuple[str, str] | None:
     The model is called as its owner would, with torch's choice of kernels, which depends on dtype and device.
     """
     outcome = attempt(lambda: gradients_by(partial(textbook_loss, steps=1), problem))
-    found = re.search(r"derivative for (?:aten::)?(\w+) is not implemented", getattr(outcome, "cause", ""))
+    found = re.search(r"derivative for '?(?:aten::)?(\w+)'? is not implemented", getattr(outcome, "cause", ""))
     return (found[1], _layer_of(problem.copied(), found[1])) if found else None
 
 
@@ -142,7 +153,7 @@ def _layer_of(problem: Problem, derivative: str) -> str:
             waiting.extend(before for before, _ in function.next_functions)
 
     handles = [
-        layer.register_forward_hook(lambda _, inputs, output, name=name: look(name, output))
+        layer.register_forward_hook(lambda *args, name=name: look(name, args[-1]))
         for name, layer in problem.model.named_modules()
     ]
     attempt(lambda: _support_loss(problem))
@@ -165,7 +176,9 @@ def vmap_findings(problem: Problem) -> Iterator[Finding]:
         yield Finding("slow", "vmap", f"not possible, so tasks run one at a time: {outcome.cause}", remedy)
     lacking = re.findall(r"batching rule for (\S+?)\. ", " ".join(str(one.message) for one in caught))
     for operation in dict.fromkeys(lacking):
-        yield Finding("slow", operation, "vmap has no rule for it, and loops over tasks there.", "The numbers are the same.")
+        yield Finding(
+            "slow", operation, "vmap has no rule for it, and loops over tasks there.", "The numbers are the same."
+        )
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ def textbook_loss(problem: Problem, steps: int, create_graph: bool = True) -> Te
     """Return the meta-loss by a loop over tasks with autograd through every step, and nothing of kshot's inner loop."""
     losses = []
     for support, query in unstack(problem.tasks):
-        weights = dict(problem.model.named_parameters())
+        weights: Weights = dict(problem.model.named_parameters())
         with torch.enable_grad():
             for _ in range(steps):
                 loss = problem.loss(call(problem.model, weights, support.x), support.y)
@@ -131,7 +131,7 @@ def torch_func_loss(problem: Problem, steps: int) -> Tensor:
     """Return the meta-loss by ``torch.func`` alone: vmap over tasks, with a gradient inside."""
 
     def task_loss(task: Episode) -> Tensor:
-        weights = dict(problem.model.named_parameters())
+        weights: Weights = dict(problem.model.named_parameters())
 
         def support_loss(weights: Weights) -> Tensor:
             return problem.loss(call(problem.model, weights, task.support.x), task.support.y)
@@ -148,7 +148,7 @@ def torch_func_loss(problem: Problem, steps: int) -> Tensor:
 def difference(found: Weights, expected: Weights) -> float:
     """Return the relative error over all parameters together."""
     ours, truth = (torch.cat([side[name].flatten() for name in expected]) for side in (found, expected))
-    return ((ours - truth).norm() / truth.norm().clamp_min(1e-300)).item()
+    return float((ours - truth).norm() / truth.norm().clamp_min(1e-300))
 
 
 def slope_error(problem: Problem, loss: Callable[[Problem], Tensor], gradients: Weights) -> float:

@@ -86,7 +86,9 @@ def _check_output(model: nn.Module, tasks: Episode) -> None:
             f"the model cannot be called on {given}: {error} Say its --input, and --integers N for tokens."
         ) from None
     if not isinstance(output, Tensor):
-        raise ValueError(f"the model must return one tensor; found {type(output).__name__}. Wrap it in a module that does.")
+        raise ValueError(
+            f"the model must return one tensor; found {type(output).__name__}. Wrap it in a module that does."
+        )
     if output.shape != y[0].shape:
         raise ValueError(
             f"the model must map {tuple(x[0].shape)} to {tuple(y[0].shape)}, a row for each example; found "
@@ -115,13 +117,13 @@ def _print_memory(
 ) -> None:
     columns = [f"{count} step{'s' if count > 1 else ''}" for count in command.steps]
     table = Table(f"peak memory of {command.tasks} tasks", *columns)
-    plans = [Plan("reverse"), Plan(), Plan(chunk_size=1), Plan(checkpoint_every=2), Plan("first_order")]
+    plans = [Plan("reverse"), Plan(), Plan(chunk_size=1), Plan("first_order")]
     for plan in plans:
         table.add_row(str(plan), *(_size(estimate(model, loss, tasks, count, plan)) for count in command.steps))
     console.print(table)
     if budget is not None:
-        plan = fitting_plan(model, loss, tasks, max(command.steps), budget)
-        advice = f"nothing fits into {_size(budget)}" if plan is None else f"{_size(budget)} are enough for: {plan}"
+        found = fitting_plan(model, loss, tasks, max(command.steps), budget)
+        advice = f"nothing fits into {_size(budget)}" if found is None else f"{_size(budget)} are enough for: {found}"
         console.print(f"At {max(command.steps)} steps {advice}", highlight=False)
 
 
