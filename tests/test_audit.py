@@ -335,6 +335,18 @@ def test_a_batch_that_is_not_stacked_is_refused() -> None:
         check_meta_gradient(Through(), mean_squared_error, Episode(one, one))
 
 
+@pytest.mark.parametrize("steps", [(), (0, 1)])
+def test_numbers_of_steps_are_positive(steps: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="steps must be one or more numbers of at least 1"):
+        audit(Through(), steps=steps)
+
+
+def test_a_model_without_parameters_is_a_finding() -> None:
+    found = audit(nn.Sequential(nn.Unflatten(1, (3, 2)), nn.AvgPool1d(2), nn.Flatten()))
+    assert not found.exact
+    assert "adapts must accept at least one parameter" in only(found, "wrong").what
+
+
 def test_the_audit_is_silent_and_leaves_the_random_state() -> None:
     model, episode = Through(), tasks()
     before = torch.get_rng_state()

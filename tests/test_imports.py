@@ -14,7 +14,18 @@ SRC = Path(kshot.__file__).parent
 
 TIERS = [
     {"losses", "batching", "validation", "core", "weights", "plain_operations"},
-    {"nets", "tasks", "learners", "contract", "allocator", "atomic", "finite_differences", "program", "meta_gradient", "memory"},
+    {
+        "nets",
+        "tasks",
+        "learners",
+        "contract",
+        "allocator",
+        "atomic",
+        "finite_differences",
+        "program",
+        "meta_gradient",
+        "memory",
+    },
     {"training", "evaluation", "checkpoint", "run_folder", "progress", "audit", "memory_estimate"},
     {"report"},
     {"cli"},

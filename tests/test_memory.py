@@ -104,12 +104,12 @@ def test_mixed_grows_with_the_steps_by_little() -> None:
 
 
 def test_the_first_plan_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = [Plan(), *(Plan(chunk_size=size) for size in (2, 1)), Plan(checkpoint_every=4, chunk_size=1)]
-    plans.append(Plan("first_order", chunk_size=1))
+    plans = [Plan(mode, chunk_size=size) for size in (None, 2, 1) for mode in ("mixed", "reverse")]
+    plans += [Plan(checkpoint_every=4, chunk_size=1), Plan("first_order", chunk_size=1)]
     monkeypatch.setattr(memory_estimate, "estimate", lambda *args: 100 - plans.index(args[-1]))
-    for size, plan in zip(range(100, 95, -1), plans, strict=True):
+    for size, plan in zip(range(100, 92, -1), plans, strict=True):
         assert fitting_plan(conv(), cross_entropy, tasks((1, 28, 28)), 16, size) == plan
-    assert fitting_plan(conv(), cross_entropy, tasks((1, 28, 28)), 16, 95) is None
+    assert fitting_plan(conv(), cross_entropy, tasks((1, 28, 28)), 16, 92) is None
 
 
 def test_what_is_freed_is_not_counted() -> None:

@@ -10,13 +10,6 @@ from kshot.plain_operations import PlainOperations
 
 PICTURES = (5, 4, 6, 6)
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "convolution": (lambda: nn.Conv2d(4, 3, 3, padding=1), PICTURES),
-    "strided convolution": (lambda: nn.Conv2d(4, 3, (3, 2), stride=(2, 1), padding=(1, 0), bias=False), PICTURES),
-    "convolution of single pixels": (lambda: nn.Conv2d(4, 3, 1), PICTURES),
-    "convolution by name": (lambda: nn.Conv2d(4, 3, 3, padding="same"), PICTURES),
-    "dilated convolution": (lambda: nn.Conv2d(4, 3, 2, dilation=2), PICTURES),
-    "grouped convolution": (lambda: nn.Conv2d(4, 6, 3, groups=2), PICTURES),
-    "convolution of one picture": (lambda: nn.Conv2d(4, 6, 3), PICTURES[1:]),
     "LayerNorm": (lambda: nn.LayerNorm((6, 6)), PICTURES),
     "LayerNorm without parameters": (lambda: nn.LayerNorm(6, elementwise_affine=False), PICTURES),
     "LayerNorm without bias": (lambda: nn.LayerNorm(6, bias=False), PICTURES),

@@ -19,6 +19,8 @@ from kshot.meta_gradient import MetaGradient
 
 __all__ = ["Plan", "estimate", "fitting_plan"]
 
+_EXACT: tuple[Differentiate, ...] = ("mixed", "reverse")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -91,8 +93,9 @@ def _on_meta(model: nn.Module) -> nn.Module:
 def fitting_plan(model: nn.Module, loss: Loss, batch: Episode, steps: int, budget: int) -> Plan | None:
     """Return the first plan that stays within a budget in bytes, or None where nothing does.
 
-    Fewer tasks at a time give the same gradient for little time. Then steps are taken again on the way back, for one
-    more gradient each. First order comes last, since it is another gradient.
+    ``mixed`` comes before ``reverse``, which needs less where a model has many weights and tasks few examples; both with
+    fewer and fewer tasks at a time, for the same gradient. Then steps are taken again on the way back, for one more
+    gradient each. First order comes last, since it is another gradient.
     """
     plans = _plans(len(batch.query.y), steps)
     return next((plan for plan in plans if estimate(model, loss, batch, steps, plan) <= budget), None)
@@ -101,7 +104,7 @@ def fitting_plan(model: nn.Module, loss: Loss, batch: Episode, steps: int, budge
 def _plans(tasks: int, steps: int) -> Iterator[Plan]:
     every = math.isqrt(steps)
     sizes = [None, *(tasks // 2**k for k in range(1, tasks.bit_length()))]
-    yield from (Plan(chunk_size=size) for size in sizes)
+    yield from (Plan(mode, chunk_size=size) for size in sizes for mode in _EXACT)
     if every > 1:
         yield Plan(checkpoint_every=every, chunk_size=1)
     yield Plan("first_order", chunk_size=1)

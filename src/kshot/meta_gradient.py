@@ -4,6 +4,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -80,7 +81,8 @@ class MetaGradient:
         signature = (total, *self._signature(chunk))
         if signature not in self._programs:
             try:
-                self._programs[signature] = Program(self.learner, chunk, total)
+                with torch.random.fork_rng():
+                    self._programs[signature] = Program(self.learner, chunk, total)
             except Exception as cause:  # whatever stops a compiler, the eager path has the same numbers
                 self._programs[signature] = None
                 _log_fallback(type(self.learner).__name__, str(cause).strip().splitlines()[0])
@@ -99,18 +101,17 @@ class MetaGradient:
         """Time one chunk of this size, per task, and leave no trace in the gradients."""
         chunk = next(_split(map_leaves(lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad), tasks), size))
         before = [parameter.grad for parameter in self.learner.parameters()]
-        state = torch.get_rng_state()
-        best = float("inf")
-        for _ in range(3):  # the first run pays for what later ones find warm
-            for parameter in self.learner.parameters():
-                parameter.grad = None
-            start = time.perf_counter()
-            self._chunk(chunk, size).item()
-            best = min(best, time.perf_counter() - start)
-        torch.set_rng_state(state)
+        seconds = []
+        with torch.random.fork_rng():
+            for _ in range(3):  # the first run pays for what later ones find warm
+                for parameter in self.learner.parameters():
+                    parameter.grad = None
+                start = time.perf_counter()
+                self._chunk(chunk, size).item()
+                seconds.append(time.perf_counter() - start)
         for parameter, gradient in zip(self.learner.parameters(), before, strict=True):
             parameter.grad = gradient
-        return best / size
+        return min(seconds) / size
 
     def _signature(self, tasks: Episode) -> Signature:
         described = tuple((leaf.shape, leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves(tasks))
@@ -128,7 +129,7 @@ def _backward(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
 
 def _split(tasks: Episode, size: int) -> Iterator[Episode]:
     for start in range(0, len(tasks.query.y), size):
-        yield map_leaves(lambda leaf, start=start: leaf[start : start + size], tasks)
+        yield map_leaves(itemgetter(slice(start, start + size)), tasks)
 
 
 def _candidates(total: int) -> list[int]:

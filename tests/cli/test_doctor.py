@@ -116,10 +116,10 @@ def test_a_package_is_found_from_here(doctor: Doctor) -> None:
 
 
 def test_a_budget_is_answered_with_what_fits(doctor: Doctor) -> None:
-    ran = doctor("models.py:net", *PICTURES, "--budget", "1GB")
-    assert "At 2 steps 1.0 GB are enough for: mixed\n" in ran.out
-    ran = doctor("models.py:net", *PICTURES, "--budget", "10 B")
-    assert "At 2 steps nothing fits into 10 B" in ran.out
+    ran = doctor("models.py:net", *PICTURES, "--steps", 1, "--budget", "1GB")
+    assert "At 1 step 1.0 GB are enough for: mixed\n" in ran.out
+    ran = doctor("models.py:net", *PICTURES, "--steps", 1, "--budget", "10 B")
+    assert "At 1 step nothing fits into 10 B" in ran.out
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,11 @@ def test_a_budget_is_answered_with_what_fits(doctor: Doctor) -> None:
         (("models.py:pair",), "the model must return one tensor; found tuple"),
         (("models.py:net", "--ways", 4), "to (4, 4), a row for each example; found (4, 3)"),
         (("models.py:net", "--input", "1,5,5"), "the model cannot be called on torch.float32 of (3, 1, 5, 5)"),
+        (("models.py:net", "--tasks", 0), "--tasks, --ways, --shots and --queries must be at least 1."),
+        (
+            ("models.py:net", "--steps", 0),
+            "steps must be one or more numbers of at least 1, such as (1, 5); found (0,).",
+        ),
         (("models.py:net", "--input", "4x4"), "--input must be the shape of one example, such as 1,28,28; found '4x4'"),
         (
             ("models.py:net", "--budget", "lots"),

@@ -69,7 +69,7 @@ def check_meta_gradient(
         steps: numbers of inner steps.
 
     Raises:
-        ValueError: ``batch`` is not an Episode of stacked tasks.
+        ValueError: ``batch`` is not an Episode of stacked tasks, or ``steps`` are not one or more positive numbers.
 
     >>> from kshot.core import Batch
     >>> from kshot.losses import mean_squared_error
@@ -79,6 +79,8 @@ def check_meta_gradient(
     True
     """
     check_task(batch, axes=("tasks", "n"))
+    if min(steps, default=0) < 1:
+        raise ValueError(f"steps must be one or more numbers of at least 1, such as (1, 5); found {tuple(steps)}.")
     bare = attempt(lambda: _called(model, loss, batch, lr))
     if isinstance(bare, Failure):
         remedy = "Its output must be what the loss takes, for the x and y of a task."
@@ -175,12 +177,12 @@ def _slope_error(problem: Problem, steps: int, gradients: Weights | Failure) -> 
 
 
 def _inspected(problem: Problem, steps: int, batched: bool) -> Iterator[Finding]:
-    """Yield what every inspection finds; ``batched`` says whether the one of vmap is due."""
+    """Yield what every inspection finds; ``batched`` says whether those of vmap are due."""
     yield from _inspected_by(purity_findings, problem)
     yield from _inspected_by(reach_findings, problem)
     if batched:
         yield from _inspected_by(vmap_findings, problem)
-    yield from _inspected_by(partial(_torch_findings, steps=steps), problem)
+        yield from _inspected_by(partial(_torch_findings, steps=steps), problem)
 
 
 def _inspected_by(inspect: Callable[[Problem], Iterator[Finding]], problem: Problem) -> list[Finding]:
@@ -198,7 +200,9 @@ def _torch_findings(problem: Problem, steps: int) -> Iterator[Finding]:
     with sdpa_kernel(SDPBackend.MATH):
         alone = attempt(lambda: gradients_by(partial(torch_func_loss, steps=steps), problem))
     if isinstance(alone, Failure):
-        yield Finding("note", "torch.func", f"vmap with a gradient inside cannot run this model: {alone.cause}")
+        yield Finding(
+            "note", "torch.func", f"vmap with a gradient inside cannot run this model; kshot can. {alone.cause}"
+        )
     elif (error := difference(alone, truth)) > _VISIBLE:
         what = f"torch.func.vmap with a reverse pass is off by {100 * error:.2g} % on this model at {steps} steps"
         yield Finding("note", "torch.func", f"{what}; kshot is not.")

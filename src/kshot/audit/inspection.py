@@ -40,7 +40,7 @@ def sharing_findings(model: nn.Module) -> Iterator[Finding]:
                 if child is not None:
                     places.setdefault(id(child), []).append(f"{prefix}.{key}" if prefix else key)
     for names in modules.values():
-        if len(names) > 1:
+        if len(names) > 1 and any(True for _ in model.get_submodule(names[0]).parameters()):
             what = "one module under several names, which torch.func.functional_call would leave without parameters."
             yield Finding("note", _listed(names), what, "kshot replaces its parameters once; nothing to do.")
     for names in parameters.values():

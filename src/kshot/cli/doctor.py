@@ -1,11 +1,15 @@
 """``kshot doctor``."""
 
+import math
+
 import torch
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
-from kshot.audit import Audit, check_meta_gradient
+from kshot.audit import Audit, PathError, check_meta_gradient
 from kshot.cli.load_module import load_module
 from kshot.cli.options import Doctor
 from kshot.core import Batch, Episode, one_hot
@@ -28,7 +32,7 @@ def run_doctor(command: Doctor) -> None:
     with console.status("taking meta-gradients along every path"):
         audit = check_meta_gradient(model, loss, tasks, lr=command.inner_lr, steps=command.steps)
     _print_audit(audit, command.steps, console)
-    if audit.errors:
+    if any(one.path == "mixed, vmap" and math.isfinite(one.error) for one in audit.errors):
         _print_memory(command, model, loss, tasks, budget, console)
     if not audit.exact:
         raise SystemExit(1)
@@ -36,7 +40,9 @@ def run_doctor(command: Doctor) -> None:
 
 def _tasks(command: Doctor) -> Episode:
     """Draw random tasks of the shape that the command names."""
-    shots = command.shots or (1 if command.targets is None else 10)
+    shots = (1 if command.targets is None else 10) if command.shots is None else command.shots
+    if min(command.tasks, command.ways, shots, command.queries) < 1:
+        raise ValueError("--tasks, --ways, --shots and --queries must be at least 1.")
     generator = torch.Generator().manual_seed(0)
     return Episode(*(_examples(command, count, generator) for count in (shots, command.queries)))
 
@@ -70,7 +76,7 @@ def _bytes(text: str) -> int:
     unit = number[-1:] if number[-1:] in _UNITS else ""
     try:
         return int(float(number.removesuffix(unit)) * _UNITS[unit])
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"--budget must be a number of bytes, such as 500MB or 4GB; found {text!r}.") from None
 
 
@@ -98,33 +104,44 @@ def _check_output(model: nn.Module, tasks: Episode) -> None:
 
 def _print_audit(audit: Audit, steps: tuple[int, ...], console: Console) -> None:
     if audit.errors:
-        columns = [f"{count} step{'s' if count > 1 else ''}" for count in steps]
-        table = Table("meta-gradient in float64: relative error", *columns)
+        table = Table("meta-gradient in float64: relative error", *_columns(steps))
         for path in dict.fromkeys(one.path for one in audit.errors):
             errors = {one.steps: one for one in audit.errors if one.path == path}
-            cells = [f"[{'green' if errors[n].exact else 'red'}]{errors[n].error:.1e}" for n in steps if n in errors]
-            table.add_row(path, *cells)
+            table.add_row(path, *(_cell(errors.get(count)) for count in steps))
         console.print(table)
     for finding in audit.findings:
-        colour = _COLOURS[finding.severity]
-        console.print(f"[{colour}]{finding.severity}[/]", end=" ")
-        console.print(str(finding).removeprefix(f"{finding.severity}: "), highlight=False, markup=False, soft_wrap=True)
+        console.print(Text.assemble((f"{finding.severity} ", _COLOURS[finding.severity]), (finding.where, "bold")))
+        console.print(Padding(Text(f"{finding.what} {finding.remedy}".rstrip()), (0, 0, 0, 2), expand=False))
     console.print(audit.verdict, highlight=False)
+
+
+def _cell(error: PathError | None) -> str:
+    return "" if error is None else f"[{'green' if error.exact else 'red'}]{error.error:.1e}"
 
 
 def _print_memory(
     command: Doctor, model: nn.Module, loss: Loss, tasks: Episode, budget: int | None, console: Console
 ) -> None:
-    columns = [f"{count} step{'s' if count > 1 else ''}" for count in command.steps]
-    table = Table(f"peak memory of {command.tasks} tasks", *columns)
-    plans = [Plan("reverse"), Plan(), Plan(chunk_size=1), Plan("first_order")]
-    for plan in plans:
-        table.add_row(str(plan), *(_size(estimate(model, loss, tasks, count, plan)) for count in command.steps))
+    table = Table(f"peak memory of {command.tasks} tasks", *_columns(command.steps))
+    with console.status("estimating memory"):
+        for plan in (Plan("reverse"), Plan(), Plan(chunk_size=1), Plan("first_order")):
+            table.add_row(str(plan), *(_estimate(model, loss, tasks, count, plan) for count in command.steps))
     console.print(table)
     if budget is not None:
         found = fitting_plan(model, loss, tasks, max(command.steps), budget)
         advice = f"nothing fits into {_size(budget)}" if found is None else f"{_size(budget)} are enough for: {found}"
-        console.print(f"At {max(command.steps)} steps {advice}", highlight=False)
+        console.print(f"At {_columns((max(command.steps),))[0]} {advice}", highlight=False)
+
+
+def _columns(steps: tuple[int, ...]) -> list[str]:
+    return [f"{count} step{'s' if count > 1 else ''}" for count in steps]
+
+
+def _estimate(model: nn.Module, loss: Loss, tasks: Episode, steps: int, plan: Plan) -> str:
+    try:
+        return _size(estimate(model, loss, tasks, steps, plan))
+    except RuntimeError:  # as where the second derivative of an operation is missing: the audit says so
+        return "cannot run"
 
 
 def _size(count: int) -> str:
