@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-__all__ = ["encode_together", "map_leaves", "map_tasks", "stack", "unstack"]
+__all__ = ["encode_together", "map_leaves", "map_tasks", "stack", "substituted", "unstack"]
 
 logger = logging.getLogger("kshot")
 T = TypeVar("T")
@@ -24,6 +24,18 @@ def map_leaves(function: Callable[[Tensor], Tensor], tree: T) -> T:
 def leaves(tree: Any) -> list[Any]:
     """Return the leaves of a pytree, which should be tensors."""
     return tree_leaves(tree)
+
+
+def substituted(tensors: Sequence[Tensor], positions: Sequence[int], others: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors, with others at some positions.
+
+    >>> substituted([torch.tensor(1), torch.tensor(2)], [1], [torch.tensor(5)])
+    [tensor(1), tensor(5)]
+    """
+    whole = list(tensors)
+    for i, tensor in zip(positions, others, strict=True):
+        whole[i] = tensor
+    return whole
 
 
 def stack(trees: Sequence[T]) -> T:

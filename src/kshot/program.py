@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from kshot.batching import leaves
+from kshot.batching import leaves, substituted
 from kshot.core import Episode, Learner
 from kshot.weights import replaced
 
@@ -39,9 +39,7 @@ class Program:
 
         def gradients(parameters: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
             def loss(parameters: list[Tensor], chosen: list[Tensor]) -> Tensor:
-                whole = list(inputs)
-                for i, leaf in zip(self._wanted, chosen, strict=True):
-                    whole[i] = leaf
+                whole = substituted(inputs, self._wanted, chosen)
                 with replaced(learner, dict(zip(self._names, parameters, strict=True))):
                     losses: Tensor = vmap(learner.task_loss)(tree_unflatten(whole, spec))
                 return losses.sum() / total

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.plain_operations.normalisation import moments, per_channel
+from kshot.plain_operations.normalisation import moments, normalised, per_channel
 
 __all__ = ["BatchStatisticsNorm", "SupportStatisticsNorm", "group_norm", "recorded_statistics"]
 
@@ -57,10 +57,7 @@ class BatchStatisticsNorm(nn.Module):
         return self._normalised(x, *_channel_moments(x))
 
     def _normalised(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        # The mean goes first: folded into the bias it would cost digits where it is large.
-        return (x - per_channel(x, mean)) * per_channel(x, self.weight * (variance + self.eps).rsqrt()) + per_channel(
-            x, self.bias
-        )
+        return normalised(x, per_channel(x, mean), per_channel(x, variance), self.weight, self.bias, self.eps)
 
 
 class SupportStatisticsNorm(BatchStatisticsNorm):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["batch_norm", "instance_norm", "layer_norm", "moments", "per_channel"]
+__all__ = ["batch_norm", "instance_norm", "layer_norm", "moments", "normalised", "per_channel"]
 
 
 def moments(x: Tensor, axes: tuple[int, ...], keepdim: bool = False) -> tuple[Tensor, Tensor]:
@@ -74,6 +74,13 @@ def instance_norm(
 
 def _by_statistics(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     mean, variance = moments(x, axes, keepdim=True)
+    return normalised(x, mean, variance, weight, bias, eps)
+
+
+def normalised(
+    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Normalise by moments that broadcast against x, then scale and shift each channel."""
     scale = (variance + eps).rsqrt()
     scale = scale if weight is None else scale * per_channel(x, weight)
     # The mean goes first: folded into the bias it would cost digits where it is large.

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from kshot.batching import substituted
 from kshot.learners.gradient.random_state import RandomState, random_state, replayed
 from kshot.learners.gradient.update_rules import Sizes, Slots, UpdateRule, sgd
 from kshot.plain_operations import PlainOperations
@@ -154,9 +155,7 @@ class _MixedStep(torch.autograd.Function):
 
         def gradients(weights: Weights) -> tuple[Weights, list[Tensor]]:
             def loss(weights: Weights, chosen: list[Tensor]) -> Tensor:
-                whole = list(flat_given)
-                for i, tensor in zip(needed, chosen, strict=True):
-                    whole[i] = tensor
+                whole = substituted(flat_given, needed, chosen)
                 value: Tensor = segment.loss(weights, tree_unflatten(whole, given_spec))
                 return value
 
@@ -168,11 +167,11 @@ class _MixedStep(torch.autograd.Function):
         with replayed(segment.random_state):
             # Where the update is linear in the gradients, u does not depend on them.
             at = weights if segment.rule.linear else gradients(weights)[0]
-        u = pull(at)[0]
+        pulled = pull(at)
         with replayed(segment.random_state):
-            both: Any = jvp(gradients, (weights,), (u,))
+            both: Any = jvp(gradients, (weights,), (pulled[0],))
         (at, _), (curved, products) = both
-        _, direct, to_slots, to_size = pull(at)
+        _, direct, to_slots, to_size = pull(at) if segment.rule.linear else pulled
         to_given: list[Tensor | None] = [None] * len(flat_given)
         for i, product in zip(needed, products, strict=True):
             to_given[i] = product
@@ -200,10 +199,7 @@ class _MixedSegment(torch.autograd.Function):
         needed = [i for i in range(len(tensors)) if ctx.needs_input_grad[1 + i]]
 
         def along_v(chosen: list[Tensor]) -> Tensor:
-            whole = list(tensors)
-            for i, tensor in zip(needed, chosen, strict=True):
-                whole[i] = tensor
-            outputs = _steps(ctx.segment, whole)
+            outputs = _steps(ctx.segment, substituted(tensors, needed, chosen))
             return torch.stack([(one * other).sum() for one, other in zip(outputs, v, strict=True)]).sum()
 
         received: list[Tensor | None] = [None] * len(tensors)
