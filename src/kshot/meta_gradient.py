@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
@@ -61,11 +61,13 @@ class MetaGradient:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
         encoded = self.learner.encode_tasks(tasks)
+        ends = [leaf for leaf in leaves(encoded) if leaf.requires_grad]
         # Cut off from the encoder, whose own backward pass waits until all chunks are through.
-        cut = map_leaves(lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad), encoded)
+        cut = _detached(encoded) if ends else encoded
         total, size = len(tasks.query.y), self._size(cut)
         loss = torch.stack([self._chunk(chunk, total) for chunk in _split(cut, size)]).sum()
-        _backward(zip(leaves(encoded), (leaf.grad for leaf in leaves(cut)), strict=True))
+        if ends:
+            _backward(ends, [leaf.grad for leaf in leaves(cut) if leaf.requires_grad])
         return loss
 
     def _chunk(self, chunk: Episode, total: int) -> Tensor:
@@ -99,7 +101,7 @@ class MetaGradient:
 
     def _seconds(self, tasks: Episode, size: int) -> float:
         """Time one chunk of this size, per task, and leave no trace in the gradients."""
-        chunk = next(_split(map_leaves(lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad), tasks), size))
+        chunk = next(_split(_detached(tasks), size))
         before = [parameter.grad for parameter in self.learner.parameters()]
         seconds = []
         with torch.random.fork_rng():
@@ -120,15 +122,23 @@ class MetaGradient:
         return *described, *told
 
 
-def _backward(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+def _detached(tasks: Episode) -> Episode:
+    return map_leaves(lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad), tasks)
+
+
+def _backward(ends: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
     """Pass gradients on where there are any."""
-    known = [(z, gradient) for z, gradient in pairs if gradient is not None]
+    known = [(end, gradient) for end, gradient in zip(ends, gradients, strict=True) if gradient is not None]
     if known:
-        torch.autograd.backward([z for z, _ in known], [gradient for _, gradient in known])
+        torch.autograd.backward([end for end, _ in known], [gradient for _, gradient in known])
 
 
 def _split(tasks: Episode, size: int) -> Iterator[Episode]:
-    for start in range(0, len(tasks.query.y), size):
+    total = len(tasks.query.y)
+    if size >= total:
+        yield tasks
+        return
+    for start in range(0, total, size):
         yield map_leaves(itemgetter(slice(start, start + size)), tasks)
 
 

@@ -1,9 +1,9 @@
-"""Operations of torch that fail inside an inner loop, and the plain ones that stand in for them.
+"""Operations of torch that fail inside an inner loop, or crawl, and the plain ones that stand in for them.
 
 On torch 2.13 a reverse pass through vmap silently gets the second derivatives of fused normalisation wrong, by 2 % to
 over 100 % (pytorch/functorch issue 534); fused attention has no second derivative, and recurrent layers have neither a
-forward derivative nor a rule for vmap. A user's module calls these through ``torch.nn.functional`` and ``torch``, where
-a function mode can put the same arithmetic in plain operations, which have all of that.
+forward derivative nor a rule for vmap. Strided convolution is exact there but slow. A user's module calls these through
+``torch.nn.functional`` and ``torch``, where a function mode can put the same arithmetic in other operations.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from kshot.plain_operations.convolution import conv2d
 from kshot.plain_operations.normalisation import batch_norm, instance_norm, layer_norm
 from kshot.plain_operations.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 
@@ -21,7 +22,7 @@ __all__ = ["PlainOperations"]
 
 
 class PlainOperations(TorchFunctionMode):
-    """While entered, torch's functions that fail inside an inner loop are computed by plain operations.
+    """While entered, torch's functions that fail or crawl inside an inner loop are computed by plain operations.
 
     >>> x = torch.randn(2, 3)
     >>> with PlainOperations():
@@ -46,6 +47,7 @@ class PlainOperations(TorchFunctionMode):
 
 
 _STAND_INS: dict[Any, Callable[..., Any]] = {
+    F.conv2d: conv2d,
     F.layer_norm: layer_norm,
     F.batch_norm: batch_norm,
     F.instance_norm: instance_norm,
