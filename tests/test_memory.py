@@ -31,7 +31,7 @@ def transformer() -> nn.Module:
 
 
 def tied() -> nn.Module:
-    net = nn.Sequential(nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 40), nn.Linear(40, 3))
+    net = nn.Sequential(nn.Linear(90, 90), nn.Tanh(), nn.Linear(90, 90), nn.Linear(90, 3))
     net[2].weight = net[0].weight
     return net
 
@@ -41,7 +41,7 @@ class Looking(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.last = nn.Linear(40, 60), nn.Linear(60, 3)
+        self.first, self.last = nn.Linear(90, 90), nn.Linear(90, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.first(x).tanh()
@@ -51,8 +51,8 @@ class Looking(nn.Module):
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "convolution": (conv, (1, 28, 28)),
     "transformer": (transformer, (6, 16)),
-    "tied": (tied, (40,)),
-    "looking at values": (Looking, (40,)),
+    "tied": (tied, (90,)),
+    "looking at values": (Looking, (90,)),
 }
 PLANS = [Plan("reverse"), Plan(), Plan(checkpoint_every=2), Plan(chunk_size=1), Plan("first_order", chunk_size=2)]
 

@@ -355,9 +355,17 @@ def test_truncation_takes_the_steps_before_in_first_order(truncate: int) -> None
     assert error(by_kshot(learner, tasks), gradients_of(learner, torch.stack(losses).mean())) <= 1e-10
 
 
+class Noisy(nn.Module):
+    """Drops out by a function, which no layer tells of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.3)
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout(0.3), Noisy()], ids=["layer", "function"])
 @pytest.mark.parametrize("checkpoint_every", [None, 2])
-def test_dropout_is_the_same_on_the_way_back(checkpoint_every: int | None) -> None:
-    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(0.3), nn.Linear(16, 3)).double()
+def test_dropout_is_the_same_on_the_way_back(checkpoint_every: int | None, dropout: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), dropout, nn.Linear(16, 3)).double()
     mixed, reverse = (
         MAML(model, 0.3, 5, mode, checkpoint_every=checkpoint_every).train() for mode in ("mixed", "reverse")
     )
@@ -577,12 +585,15 @@ def test_an_inner_loop_that_adapts_nothing_is_refused() -> None:
         MAML(nn.ReLU(), 0.1)
 
 
+@pytest.mark.parametrize("differentiate", ["mixed", "reverse"])
 @pytest.mark.parametrize("norm", [group_norm, BatchStatisticsNorm])
-def test_in_float32_mixed_is_as_exact_as_plain_autograd(norm: Callable[[int], nn.Module]) -> None:
+def test_in_float32_it_is_as_exact_as_plain_autograd(
+    norm: Callable[[int], nn.Module], differentiate: Differentiate
+) -> None:
     ours, plain = [], []
     for seed in range(20):
         torch.manual_seed(seed)
-        exact, tasks = MAML(conv(norm), 0.1, 5), stacked(PICTURES)
+        exact, tasks = MAML(conv(norm), 0.1, 5, differentiate), stacked(PICTURES)
         single = copy.deepcopy(exact).float()
         exact.load_state_dict({name: value.double() for name, value in single.state_dict().items()})
         fewer = map_leaves(lambda leaf: leaf.float(), tasks)

@@ -81,8 +81,8 @@ def purity_findings(problem: Problem) -> Iterator[Finding]:
         what = "two calls on the same inputs give different outputs, though no buffer changes."
         yield Finding("wrong", "forward", what, "Keep nothing on the module between calls.")
     if not differs and abs(other - again) > _SAME * abs(again):
-        what = "it draws random numbers outside nn.Dropout, which mixed does not know to draw again on the way back."
-        yield Finding("wrong", "forward", what, 'Use nn.Dropout, or MAML(..., differentiate="reverse").')
+        what = "it draws random numbers outside nn.Dropout, so that no two paths compute the same function."
+        yield Finding("wrong", "forward", what, "Use nn.Dropout, which is silenced here.")
 
 
 def reach_findings(problem: Problem) -> Iterator[Finding]:

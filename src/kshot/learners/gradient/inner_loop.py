@@ -46,7 +46,6 @@ class InnerLoop:
         checkpoint_every: ``mixed`` keeps the weights of every so many steps alone and takes those between again on the
             way back. With the square root of the number of steps, memory grows with that root, for one more gradient
             a step.
-        random: the objective draws random numbers (dropout, say), which ``mixed`` then has to draw again.
 
     >>> sizes = [{"a": torch.tensor(0.1)}] * 2
     >>> InnerLoop()(lambda w, x: (w["a"] * x).sum(), {"a": torch.ones(1)}, torch.tensor([3.0]), sizes)
@@ -57,13 +56,13 @@ class InnerLoop:
     mode: Mode = "mixed"
     truncate: int | None = None
     checkpoint_every: int | None = None
-    random: bool = False
 
     def __call__(self, objective: Objective, weights: Weights, given: Any, sizes: Sequence[Sizes]) -> Weights:
         """Take one step for each entry of ``sizes``.
 
         Args:
-            objective: ``L(weights, given)``, a scalar. ``mixed`` evaluates it again on the way back.
+            objective: ``L(weights, given)``, a scalar. ``mixed`` evaluates it again on the way back, where it draws the
+                same random numbers.
             weights: what is adapted, by name.
             given: a pytree of every other tensor that L depends on and that the meta-gradient shall reach.
             sizes: the step sizes of each step, by name; the meta-gradient reaches them too.
@@ -90,7 +89,7 @@ class InnerLoop:
         for start in range(0, len(sizes), every):
             part = list(sizes[start : start + every])
             tensors, spec = tree_flatten((*state, part, given))
-            segment = _Segment(loss, self.rule, spec, len(state[0]), self.random, random_state(self.random))
+            segment = _Segment(loss, self.rule, spec, len(state[0]), random_state())
             function = _MixedStep if len(part) == 1 else _MixedSegment
             outputs = function.apply(segment, *tensors)  # type: ignore[no-untyped-call]
             state = tree_unflatten(list(outputs), tree_flatten(state)[1])
@@ -118,7 +117,6 @@ class _Segment:  # no NamedTuple: an autograd function would take that apart for
     rule: UpdateRule
     spec: TreeSpec
     n_weights: int
-    random: bool
     random_state: RandomState
 
     def trees(self, tensors: Sequence[Tensor]) -> tuple[Weights, Slots, list[Sizes], Any]:
@@ -212,8 +210,7 @@ class _MixedSegment(torch.autograd.Function):
 
 def _steps(segment: _Segment, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     weights, slots, sizes, given = segment.trees(tensors)
-    loop = InnerLoop(segment.rule, random=segment.random)
-    return _flat(loop._mixed_steps(segment.loss, (weights, slots), given, sizes))
+    return _flat(InnerLoop(segment.rule)._mixed_steps(segment.loss, (weights, slots), given, sizes))
 
 
 def _flat(tree: Any) -> tuple[Tensor, ...]:

@@ -93,7 +93,6 @@ class MAML(Learner):
             raise ValueError(f"adapts must accept at least one parameter of the model; it has {names or 'none'}.")
         self.sizes = None if learn_lr is None else self._learned_sizes(learn_lr)
         self._keeps_statistics = any(isinstance(layer, SupportStatisticsNorm) for layer in model.modules())
-        self._drops_out = any(_dropout(layer) > 0 for layer in model.modules())
         self.exact_gradient = differentiate in ("mixed", "reverse") and truncate is None
         self.transductive = any(_normalises_by_queries(layer) for layer in model.modules())
         self.uses_unlabelled = self.transductive or self._keeps_statistics
@@ -111,11 +110,11 @@ class MAML(Learner):
             return self.loss(call(self.model, {**weights, **frozen}, x), y)
 
         sizes = [self._sizes(start, step) for step in range(self.steps)]
-        given, random = (frozen, support), self._drops_out and self.model.training
+        given = frozen, support
         if self.differentiate == "implicit":
             weights = proximal_minimum(objective, start, given, sizes, self.rule, self.proximity, self.cg_steps)
         else:
-            loop = InnerLoop(self.rule, self.differentiate, self.truncate, self.checkpoint_every, random)
+            loop = InnerLoop(self.rule, self.differentiate, self.truncate, self.checkpoint_every)
             weights = loop(objective, start, given, sizes)
         if not self._keeps_statistics:
             return weights
@@ -153,12 +152,6 @@ class MAML(Learner):
 def _normalises_by_queries(layer: nn.Module) -> bool:
     stock = isinstance(layer, nn.modules.batchnorm._BatchNorm) and not layer.track_running_stats
     return stock or type(layer) is BatchStatisticsNorm
-
-
-def _dropout(layer: nn.Module) -> float:
-    if isinstance(layer, nn.MultiheadAttention | nn.RNNBase):
-        return float(layer.dropout)  # theirs is no layer of its own
-    return layer.p if isinstance(layer, nn.modules.dropout._DropoutNd) else 0.0
 
 
 def _check_layers(model: nn.Module) -> None:

@@ -9,22 +9,17 @@ from torch import Tensor
 
 __all__ = ["RandomState", "random_state", "replayed"]
 
-RandomState: TypeAlias = tuple[Tensor, list[Tensor]] | None  # of the CPU and of each GPU; None: nothing is drawn
+RandomState: TypeAlias = tuple[Tensor, list[Tensor]]  # of the CPU and of each GPU
 
 
-def random_state(random: bool) -> RandomState:
-    """Return torch's present random state, or None where nothing random follows."""
-    if not random:
-        return None
+def random_state() -> RandomState:
+    """Return torch's present random state."""
     return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
 
 
 @contextmanager
 def replayed(state: RandomState) -> Iterator[None]:
     """Draw from an earlier random state, and go on from the present one afterwards."""
-    if state is None:
-        yield
-        return
     with torch.random.fork_rng():
         torch.set_rng_state(state[0])
         torch.cuda.set_rng_state_all(state[1])
