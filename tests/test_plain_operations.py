@@ -1,5 +1,6 @@
 """Plain operations give the numbers of those they stand in for."""
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot.plain_operations import PlainOperations
+from kshot.plain_operations.normalisation import moments
 
 PICTURES = (5, 4, 6, 6)
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -49,6 +51,15 @@ def test_a_layer_gives_the_same_numbers(name: str) -> None:
     with PlainOperations():
         ours = layer(x)
     torch.testing.assert_close(ours, layer(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+def test_compiled_moments_keep_their_digits() -> None:
+    """Summed one after the other, as the compiler does over all axes at once, they are off by 6e-7."""
+    x = (torch.randn(32, 5, 14, 14, 64) * 0.3 + 0.5).movedim(-1, 2)
+    compiled = torch.compile(lambda x: moments(x, (1, 3, 4)), dynamic=False)
+    for found, exact in zip(compiled(x), moments(x.double(), (1, 3, 4)), strict=True):
+        assert (found - exact).norm() / exact.norm() < 1e-7
 
 
 def test_packed_sequences_are_left_to_torch() -> None:

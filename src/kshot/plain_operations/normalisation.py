@@ -13,10 +13,17 @@ __all__ = ["batch_norm", "instance_norm", "layer_norm", "moments", "normalised",
 
 def moments(x: Tensor, axes: tuple[int, ...], keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """Return mean and biased variance over some axes."""
-    mean = x.mean(axes, keepdim=True)
+    mean = _mean(x, axes)
     # E[(x - mean)^2] rather than E[x^2] - mean^2, which loses every digit when the mean is large.
-    variance = (x - mean).square().mean(axes, keepdim)
-    return mean if keepdim else mean.squeeze(list(axes)), variance
+    variance = _mean((x - mean).square(), axes)
+    return (mean, variance) if keepdim else (mean.squeeze(list(axes)), variance.squeeze(list(axes)))
+
+
+def _mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    # Axis by axis: the compiler adds one number after the other, which over all axes at once loses a digit.
+    for axis in reversed(axes):
+        x = x.mean(axis, keepdim=True)
+    return x
 
 
 def per_channel(x: Tensor, channels: Tensor) -> Tensor:
