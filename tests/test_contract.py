@@ -12,7 +12,19 @@ from kshot.batching import unstack
 from kshot.contract import CHECKS, Case, ContractError, check_learner, make_case
 from kshot.core import Batch, Episode, Learner
 from kshot.learners.gradient import MAML, inner_loop
-from kshot.learners.metric import Prototypical
+from kshot.learners.metric import (
+    FullContext,
+    Mahalanobis,
+    Matching,
+    OpenSet,
+    Prototypical,
+    Relation,
+    Siamese,
+    SoftKMeans,
+    WeightedL1,
+    distances,
+)
+from kshot.learners.metric.siamese import contrastive, triplet
 from kshot.losses import mean_squared_error
 from kshot.nets.conv import Conv4
 from kshot.nets.mlp import MLP
@@ -29,9 +41,22 @@ def pictures() -> TaskSource:
     return Episodes(LabelledData.from_arrays(x, torch.arange(36) % 4), ways=3, shots=2, queries=2)
 
 
-def rows() -> TaskSource:
+def rows(unlabelled: int = 0) -> TaskSource:
     x = torch.randn(36, 6, generator=torch.Generator().manual_seed(0))
-    return Episodes(LabelledData.from_arrays(x, torch.arange(36) % 4), ways=3, shots=2, queries=2)
+    data = LabelledData.from_arrays(x, torch.arange(36) % 4)
+    return Episodes(data, ways=3, shots=2, queries=2, unlabelled=unlabelled)
+
+
+def embed() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+
+
+def maps() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.Tanh())
+
+
+def relation(norm: Callable[[int], nn.Module]) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(8, 4, 3, padding=1), norm(4), nn.Tanh(), nn.Flatten(), nn.Linear(64, 1))
 
 
 def conv(norm: Callable[[int], nn.Module]) -> nn.Module:
@@ -66,6 +91,35 @@ Row = tuple[Learner, TaskSource, Any]
 LEARNERS: dict[str, Callable[[], Row]] = {
     "prototypical": lambda: (Prototypical(Conv4(1, 4)), pictures(), None),
     "prototypical, ResNet-12": lambda: (Prototypical(warmed(ResNet12(1, (2, 3, 4, 5)))), pictures(), None),
+    "prototypical, cosine": lambda: (Prototypical(embed(), distance=distances.cosine), rows(), None),
+    "prototypical, Euclidean": lambda: (Prototypical(embed(), distance=distances.euclidean), rows(), None),
+    "prototypical, Manhattan": lambda: (Prototypical(embed(), distance=distances.manhattan), rows(), None),
+    "prototypical, learned weights": lambda: (
+        Prototypical(embed(), distance=distances.WeightedSquaredEuclidean(4)),
+        rows(),
+        None,
+    ),
+    "mahalanobis": lambda: (Mahalanobis(embed()), rows(), None),
+    "soft k-means": lambda: (SoftKMeans(embed()), rows(), None),
+    "soft k-means, unlabelled": lambda: (SoftKMeans(embed(), steps=2, distractors=True), rows(unlabelled=2), None),
+    "soft k-means, transductive": lambda: (SoftKMeans(embed(), transductive=True), rows(), None),
+    "matching": lambda: (Matching(embed()), rows(), None),
+    "matching, L2, learned temperature": lambda: (
+        Matching(embed(), distance=distances.squared_euclidean, temperature="learned"),
+        rows(),
+        None,
+    ),
+    "matching, full context": lambda: (Matching(embed(), context=FullContext(4)), rows(), None),
+    "siamese": lambda: (Siamese(embed(), WeightedL1(4)), rows(), None),
+    "siamese, contrastive": lambda: (Siamese(embed(), distances.euclidean, contrastive(1.0)), rows(), None),
+    "siamese, triplet": lambda: (Siamese(embed(), distances.squared_euclidean, triplet(1.0)), rows(), None),
+    "relation": lambda: (Relation(maps(), relation(group_norm)), pictures(), None),
+    "relation, transductive": lambda: (
+        Relation(maps(), relation(BatchStatisticsNorm), transductive=True),
+        pictures(),
+        None,
+    ),
+    "open set": lambda: (OpenSet(Prototypical(embed())), rows(), None),
     "maml, GroupNorm, 1 step": lambda: (MAML(conv(group_norm), 0.4), pictures(), None),
     "maml, GroupNorm, 5 steps": lambda: (MAML(conv(group_norm), 0.4, 5), pictures(), None),
     "maml, batch statistics, 1 step": lambda: (MAML(conv(BatchStatisticsNorm), 0.4), pictures(), None),

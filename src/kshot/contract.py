@@ -121,6 +121,25 @@ def check_state_survives_saving(case: Case) -> None:
     )
 
 
+def check_update(case: Case) -> None:
+    """``update``, where there is one, joins examples and classes as adapting to all of them at once would."""
+    update: Any = getattr(case.learner, "update", None)
+    if update is None:
+        return
+    task = _first(case)
+    ways, labels = task.support.y.shape[1], task.support.y.argmax(1)
+    cases = [("half of the examples", torch.arange(len(labels)) < len(labels) // 2, ways)]
+    if _is_classification(case.tasks) and not (case.learner.fixed_ways or case.learner.order_sensitive):
+        cases.append(("all classes but the last", labels < ways - 1, ways - 1))
+    for what, known, columns in cases:
+        state = update(case.learner.adapt(_rows(task.support, known, columns)), _rows(task.support, ~known, ways))
+        _equal(
+            case.learner.predict(state, task.query.x),
+            _one(case, task),
+            f"adapting to {what} and updating with the rest must predict as adapting to all at once does.",
+        )
+
+
 def check_batch_equals_loop(case: Case) -> None:
     """Tasks in a batch, in chunks of any size, and one at a time give the same losses and predictions."""
     listed = torch.stack(list(case.learner.predictions(unstack(case.tasks))))
@@ -257,6 +276,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_adapt_and_predict_are_pure,
     check_state_is_all_that_is_remembered,
     check_state_survives_saving,
+    check_update,
     check_batch_equals_loop,
     check_encode_is_rowwise,
     check_gradient_reaches_every_parameter,
@@ -297,6 +317,10 @@ def _declared(flag: str, case: Case, one: Tensor, other: Tensor, change: str) ->
 
 def _first(case: Case) -> Episode:
     return case.learner._encode_listed(unstack(case.tasks)[:1])[0]
+
+
+def _rows(batch: Batch, rows: Tensor, columns: int) -> Batch:
+    return Batch(map_leaves(lambda leaf: leaf[rows], batch.x), batch.y[rows, :columns])
 
 
 def _one(case: Case, task: Episode) -> Tensor:

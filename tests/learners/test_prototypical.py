@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from kshot.core import Batch, Episode, one_hot
 from kshot.learners.metric import Prototypical
 from kshot.learners.metric.distances import squared_euclidean
+from kshot.learners.metric.prototypical import Prototypes
 from kshot.nets.conv import Conv4
 
 
@@ -25,11 +26,11 @@ def encoder() -> nn.Module:
 def test_prototypes_are_class_means() -> None:
     x = torch.tensor([[1.0, 0.0], [3.0, 2.0], [10.0, -4.0]])
     prototypes = Prototypical(nn.Identity()).adapt(Batch(x, one_hot([1, 1, 0], 2)))
-    assert prototypes.tolist() == [[10.0, -4.0], [2.0, 1.0]]
+    assert prototypes.means.tolist() == [[10.0, -4.0], [2.0, 1.0]]
 
 
 def test_predictions_are_negative_squared_distances() -> None:
-    prototypes = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    prototypes = Prototypes(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.ones(2))
     logits = Prototypical(nn.Identity()).predict(prototypes, torch.tensor([[0.0, 0.0], [3.0, 0.0]]))
     assert logits.tolist() == [[0.0, -25.0], [-9.0, -16.0]]
 
@@ -88,7 +89,7 @@ def test_unlabelled_rows_change_no_prototype() -> None:
 
 def test_a_class_without_an_example_has_its_prototype_at_the_origin() -> None:
     x, y = torch.tensor([[2.0, 2.0]]), one_hot([0], 2)
-    assert Prototypical(nn.Identity()).adapt(Batch(x, y)).tolist() == [[2.0, 2.0], [0.0, 0.0]]
+    assert Prototypical(nn.Identity()).adapt(Batch(x, y)).means.tolist() == [[2.0, 2.0], [0.0, 0.0]]
 
 
 def test_it_has_the_parameters_of_its_encoder_and_no_other() -> None:
@@ -126,6 +127,6 @@ def test_distances_are_symmetric_and_zero_only_to_itself() -> None:
 
 def test_a_query_on_its_prototype_is_certain_where_the_others_are_far() -> None:
     learner = Prototypical(nn.Identity())
-    state = torch.tensor([[0.0], [10.0]])
+    state = Prototypes(torch.tensor([[0.0], [10.0]]), torch.ones(2))
     probability = learner.predict(state, torch.tensor([[0.0]])).softmax(-1)[0, 0].item()
     assert math.isclose(probability, 1.0, abs_tol=1e-6)
