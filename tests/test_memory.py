@@ -103,6 +103,22 @@ def test_mixed_grows_with_the_steps_by_little() -> None:
     assert sizes["reverse"][1] > 3 * sizes["reverse"][0]
 
 
+@pytest.mark.parametrize(("checkpoint_every", "most"), [(None, 1.2), (4, 0.3)])
+@pytest.mark.parametrize("name", ["convolution", "transformer"])
+def test_each_further_step_of_mixed_adds_no_more_than_the_weights(
+    name: str, checkpoint_every: int | None, most: float
+) -> None:
+    make, shape = MODELS[name]
+    model, batch = make(), tasks(shape)
+    weights = sum(parameter.nbytes for parameter in model.parameters()) * len(batch.query.y)
+
+    def peak(steps: int) -> int:
+        learner = MAML(model, 0.1, steps, "mixed", checkpoint_every=checkpoint_every)
+        return peak_bytes(lambda: learner.meta_loss(batch).backward())
+
+    assert peak(16) - peak(4) <= 12 * most * weights
+
+
 def test_the_first_plan_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     plans = [Plan(mode, chunk_size=size) for size in (None, 2, 1) for mode in ("mixed", "reverse")]
     plans += [Plan(checkpoint_every=4, chunk_size=1), Plan("first_order", chunk_size=1)]
