@@ -144,6 +144,31 @@ def test_training_fills_a_run_folder(trained: tuple[Path, Ran], pictures: Path) 
     assert f"kshot eval {run}\n" in ran.out
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("prototypical", "--distance", "cosine"),
+        ("matching",),
+        ("matching", "--distance", "squared-euclidean", "--learn-temperature", "--full-context"),
+        ("siamese",),
+        ("siamese", "--pair-loss", "contrastive"),
+        ("siamese", "--pair-loss", "triplet"),
+        ("relation",),
+        ("relation", "--batch-statistics"),
+    ],
+    ids=" ".join,
+)
+def test_every_metric_learner_trains_and_is_judged(
+    told: tuple[str, ...], kshot: Kshot, pictures: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    ran = kshot("train", *told, "--data", pictures, *SMALL, "--steps", 2, "--out", run)
+    assert ran.code == 0, ran.err
+    judged = kshot("eval", run, "--tasks", 5)
+    assert judged.code == 0, judged.err
+    assert ("transductive" in judged.out) == ("--batch-statistics" in told)
+
+
 def test_a_run_is_not_overwritten(kshot: Kshot, run: Path, pictures: Path) -> None:
     before = contents(run)
     ran = kshot("train", "prototypical", "--data", pictures, *SMALL, "--steps", 2, "--out", run)

@@ -9,14 +9,26 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
-from kshot.cli.options import LearnerOptions, MAMLOptions, PrototypicalOptions
+from kshot.cli.options import (
+    Distance,
+    LearnerOptions,
+    MAMLOptions,
+    MatchingOptions,
+    MetricOptions,
+    PrototypicalOptions,
+    RelationOptions,
+    SiameseOptions,
+)
+from kshot.cli.run_config import learner_name
 from kshot.core import Learner
 from kshot.learners.gradient import MAML
-from kshot.learners.metric import Prototypical
+from kshot.learners.metric import FullContext, Matching, Prototypical, Relation, Siamese, WeightedL1, distances
+from kshot.learners.metric.siamese import contrastive, triplet, verification
 from kshot.losses import mean_squared_error
 from kshot.nets.conv import Conv4
 from kshot.nets.mlp import MLP
-from kshot.nets.norm import BatchStatisticsNorm
+from kshot.nets.norm import BatchStatisticsNorm, group_norm
+from kshot.nets.relation import relation_encoder, relation_score
 from kshot.tasks.augment import Distortions
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.glyphs import glyphs
@@ -30,6 +42,13 @@ from kshot.tasks.source import TaskSource
 __all__ = ["Split", "build_learner", "build_optimizer", "fixed_tasks", "load_splits", "training_tasks"]
 
 Split: TypeAlias = Literal["train", "val", "test"]
+
+_DISTANCES: dict[Distance, distances.Distance] = {
+    "squared-euclidean": distances.squared_euclidean,
+    "euclidean": distances.euclidean,
+    "manhattan": distances.manhattan,
+    "cosine": distances.cosine,
+}
 
 # Fixed tasks have seeds of their own, so that no training run sees them and all runs are judged on the same ones.
 _SEEDS: dict[Split, int] = {"train": 1_000, "val": 1, "test": 2}
@@ -79,7 +98,7 @@ def training_tasks(options: LearnerOptions) -> TaskSource:
     if options.mirror:
         data = data.with_mirrored_classes()
     ways = options.ways
-    if isinstance(options, PrototypicalOptions):
+    if isinstance(options, MetricOptions):
         turns = 4 if data.rotations == "classes" else 1
         ways = min(options.train_ways, turns * len(data.classes))
     augment = Distortions() if options.distort else None
@@ -108,16 +127,39 @@ def build_learner(options: LearnerOptions, inner_steps: int | None = None) -> Le
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         match options:
-            case PrototypicalOptions():
+            case MetricOptions():
+                name = learner_name(options)
                 if options.data == "sinusoid":
                     raise ValueError(
-                        "prototypical classifies, and sinusoid is regression. Use: kshot train maml --data sinusoid"
+                        f"{name} classifies, and sinusoid is regression. Use: kshot train maml --data sinusoid"
                     )
                 if inner_steps is not None:
-                    raise ValueError("prototypical takes no gradient steps; leave --inner-steps out.")
-                return Prototypical(Conv4(_channels(options), options.filters))
+                    raise ValueError(f"{name} takes no gradient steps; leave --inner-steps out.")
+                return _build_metric(options)
             case MAMLOptions():
                 return _build_maml(options, options.inner_steps if inner_steps is None else inner_steps)
+    raise TypeError(f"no learner for {type(options).__name__}")
+
+
+def _build_metric(options: MetricOptions) -> Learner:
+    channels, pixels = load_splits(options).train.x.shape[1:3]
+    if isinstance(options, RelationOptions):
+        norm = BatchStatisticsNorm if options.batch_statistics else group_norm
+        score = relation_score(options.filters, pixels // 4, norm=norm)
+        encoder = relation_encoder(channels, options.filters)
+        return Relation(encoder, score, transductive=options.batch_statistics)
+    encoder, features = Conv4(channels, options.filters), options.filters * (pixels // 16) ** 2
+    match options:
+        case PrototypicalOptions():
+            return Prototypical(encoder, distance=_DISTANCES[options.distance])
+        case MatchingOptions():
+            context = FullContext(features) if options.full_context else None
+            temperature: float | Literal["learned"] = "learned" if options.learn_temperature else 1.0
+            return Matching(encoder, distance=_DISTANCES[options.distance], temperature=temperature, context=context)
+        case SiameseOptions(pair_loss="verification"):
+            return Siamese(encoder, WeightedL1(features), verification)
+        case SiameseOptions(pair_loss=name):
+            return Siamese(encoder, distances.euclidean, (contrastive if name == "contrastive" else triplet)(1.0))
     raise TypeError(f"no learner for {type(options).__name__}")
 
 
@@ -132,9 +174,9 @@ def _build_maml(options: MAMLOptions, inner_steps: int) -> MAML:
 
 
 def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimizer, LRScheduler | None]:
-    """Build Adam, and for prototypical networks its halving learning rate."""
+    """Build Adam, and for metric learners its halving learning rate."""
     optimizer = torch.optim.Adam(learner.parameters(), options.lr)
-    if isinstance(options, PrototypicalOptions):
+    if isinstance(options, MetricOptions):
         return optimizer, StepLR(optimizer, options.halve_every, 0.5)
     return optimizer, None
 
@@ -151,7 +193,7 @@ def _shots(options: LearnerOptions) -> int:
 
 def _train_queries(options: LearnerOptions) -> int:
     match options:
-        case PrototypicalOptions():
+        case MetricOptions():
             return options.train_queries
         case MAMLOptions(train_queries=int(queries)):
             return queries

@@ -11,12 +11,17 @@ __all__ = [
     "Compare",
     "Data",
     "Demo",
+    "Distance",
     "Doctor",
     "Eval",
     "LearnerOptions",
     "MAMLOptions",
+    "MatchingOptions",
+    "MetricOptions",
     "PrototypicalOptions",
+    "RelationOptions",
     "Resume",
+    "SiameseOptions",
     "Train",
 ]
 
@@ -66,9 +71,12 @@ class LearnerOptions:
     """Folder of the run; runs/LEARNER-DATA by default."""
 
 
+Distance: TypeAlias = Literal["squared-euclidean", "euclidean", "manhattan", "cosine"]
+
+
 @dataclass(frozen=True, kw_only=True)
-class PrototypicalOptions(LearnerOptions):
-    """Prototypical networks (Snell et al. 2017): the nearest class mean in a learned embedding."""
+class MetricOptions(LearnerOptions):
+    """What every run of a learner that compares is told."""
 
     train_ways: int = 60
     """Classes in a training task, or all there are; more than at test time helps."""
@@ -78,6 +86,42 @@ class PrototypicalOptions(LearnerOptions):
     """Tasks in a meta-batch."""
     halve_every: int = 2000
     """Steps after which the learning rate halves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypicalOptions(MetricOptions):
+    """Prototypical networks (Snell et al. 2017): the nearest class mean in a learned embedding."""
+
+    distance: Distance = "squared-euclidean"
+    """Between a query and a class mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingOptions(MetricOptions):
+    """Matching networks (Vinyals et al. 2016): attention over the support set."""
+
+    distance: Distance = "cosine"
+    """Between a query and a support example."""
+    learn_temperature: bool = False
+    """Learn how sharp attention is."""
+    full_context: bool = False
+    """Embed each example in the light of the whole support set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiameseOptions(MetricOptions):
+    """Siamese networks (Koch et al. 2015): of one class or not, and the class of the best pair."""
+
+    pair_loss: Literal["verification", "contrastive", "triplet"] = "verification"
+    """What pairs are trained by; the last two on Euclidean distances with a margin of 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationOptions(MetricOptions):
+    """Relation networks (Sung et al. 2018): a learned comparison of maps."""
+
+    batch_statistics: bool = False
+    """Normalise comparisons by the queries at hand, as the paper's code does: transductive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +145,11 @@ class Train:
     """Meta-train a learner into a run folder."""
 
     learner: OmitSubcommandPrefixes[
-        Annotated[PrototypicalOptions, subcommand("prototypical")] | Annotated[MAMLOptions, subcommand("maml")]
+        Annotated[PrototypicalOptions, subcommand("prototypical")]
+        | Annotated[MatchingOptions, subcommand("matching")]
+        | Annotated[SiameseOptions, subcommand("siamese")]
+        | Annotated[RelationOptions, subcommand("relation")]
+        | Annotated[MAMLOptions, subcommand("maml")]
     ]
 
 

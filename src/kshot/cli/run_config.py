@@ -9,11 +9,24 @@ import torch
 
 from kshot import __version__
 from kshot.checkpoint import write_atomically
-from kshot.cli.options import LearnerOptions, MAMLOptions, PrototypicalOptions
+from kshot.cli.options import (
+    LearnerOptions,
+    MAMLOptions,
+    MatchingOptions,
+    PrototypicalOptions,
+    RelationOptions,
+    SiameseOptions,
+)
 
 __all__ = ["learner_name", "load_config", "save_config"]
 
-_LEARNERS: dict[str, type[LearnerOptions]] = {"prototypical": PrototypicalOptions, "maml": MAMLOptions}
+_LEARNERS: dict[str, type[LearnerOptions]] = {
+    "prototypical": PrototypicalOptions,
+    "matching": MatchingOptions,
+    "siamese": SiameseOptions,
+    "relation": RelationOptions,
+    "maml": MAMLOptions,
+}
 
 
 def learner_name(options: LearnerOptions) -> str:
