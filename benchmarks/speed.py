@@ -266,7 +266,7 @@ def measure(name: str, options: argparse.Namespace, rates: Rates) -> list[dict[s
     tasks, few = workload.draw(options.seed), in_float64(draws[0], 0, 2)
     few_true = true_gradient(workload, few, options.seed)
     floor = floor_seconds(problem_of(workload, workload.net(options.seed), tasks), rates)
-    measured = [one for one in variants(workload, tasks, options.seed) if chosen(one.name, options.variants)]
+    measured = [one for one in variants(workload, tasks, options.seed) if chosen(one.name, options)]
     for variant in measured:
         variant.attempt(partial(prepare, variant, tasks, draws, true))
         variant.attempt(partial(check_formula, variant, few, few_true))
@@ -276,9 +276,10 @@ def measure(name: str, options: argparse.Namespace, rates: Rates) -> list[dict[s
     return [{**shared, **row, "seconds": round(time.perf_counter() - start)} for row in rows]
 
 
-def chosen(name: str, parts: list[str] | None) -> bool:
+def chosen(name: str, options: argparse.Namespace) -> bool:
     """Tell whether a variant is asked for; the textbook loop always is, since ratios are to it."""
-    return not parts or name == "textbook" or any(part in name for part in parts)
+    asked = not options.variants or any(part in name for part in options.variants)
+    return name == "textbook" or (asked and not any(part in name for part in options.skip))
 
 
 def common(name: str, workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
@@ -364,7 +365,8 @@ def main() -> None:
     """Measure the workloads and write their rows, after each of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=WORKLOADS, metavar="NAME", help=f"of {'; '.join(WORKLOADS)}")
-    parser.add_argument("--variants", nargs="+", metavar="TEXT", help="those whose names contain one of these")
+    parser.add_argument("--variants", nargs="+", metavar="TEXT", help="only those whose names contain one of these")
+    parser.add_argument("--skip", nargs="+", metavar="TEXT", default=(), help="those whose names contain one of these")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--draws", type=int, default=5, help="meta-batches to compare gradients on, which warms up")
     parser.add_argument("--threads", type=int, help="torch's own choice by default")

@@ -27,6 +27,7 @@ from kshot.learners.metric import (
 from kshot.learners.metric.siamese import contrastive, triplet
 from kshot.losses import mean_squared_error
 from kshot.nets.conv import Conv4
+from kshot.nets.features import CentreAndNormalise, CosineClassifier
 from kshot.nets.mlp import MLP
 from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm, group_norm
 from kshot.nets.resnet import ResNet12
@@ -133,6 +134,8 @@ LEARNERS: dict[str, Callable[[], Row]] = {
         None,
     ),
     "fomaml": lambda: (MAML(conv(group_norm), 0.4, 2, "first_order"), pictures(), first_order_direction),
+    "simple shot": lambda: (Prototypical(nn.Sequential(embed(), CentreAndNormalise(torch.ones(4)))), rows(), None),
+    "baseline++": lambda: (MAML(CosineClassifier(4, 3), 0.1, 3, encoder=embed()), rows(), None),
     "anil": lambda: (MAML(nn.Linear(4, 3), 0.4, 2, encoder=Conv4(1, 4)), pictures(), None),
     "maml, sinusoid": lambda: (MAML(MLP(1, 8, 8, 1), 0.05, 2, loss=mean_squared_error), Sinusoids(5, 4), None),
 }

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kshot.nets.conv import Conv4
+from kshot.nets.features import CentreAndNormalise, CosineClassifier
 from kshot.nets.mlp import MLP
 from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm, group_norm, recorded_statistics
+from kshot.nets.relation import relation_encoder, relation_score
 from kshot.nets.resnet import ResNet12
 
 
@@ -212,3 +214,29 @@ def test_group_norm_has_8_channels_a_group(channels: int, groups: int) -> None:
 def test_group_norm_depends_on_no_other_example() -> None:
     norm, x = group_norm(16), torch.randn(5, 16, 3, 3)
     torch.testing.assert_close(norm(x), torch.cat([norm(one) for one in x.split(1)]))
+
+
+def test_simple_shot_compares_centred_directions() -> None:
+    encoder = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))
+    x = torch.randn(10, 3)
+    mean = CentreAndNormalise.mean_of(encoder, x, batch_size=4)
+    torch.testing.assert_close(mean, encoder[0](x).mean(0))
+    assert encoder.training
+    z = CentreAndNormalise(mean)(encoder[0](x))
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(10))
+    torch.testing.assert_close(z, nn.functional.normalize(encoder[0](x) - mean))
+    assert CentreAndNormalise(mean)(mean[None]).abs().max() == 0
+
+
+def test_a_cosine_classifier_scores_by_angle_alone() -> None:
+    head, z = CosineClassifier(4, 3), torch.randn(5, 4)
+    expected = 10 * nn.functional.cosine_similarity(z[:, None], head.weight, dim=-1)
+    torch.testing.assert_close(head(7 * z), expected)
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+def test_the_nets_of_relation_networks_fit_together(batch_statistics: bool) -> None:
+    norm = BatchStatisticsNorm if batch_statistics else group_norm
+    maps = relation_encoder(3, 8)(torch.randn(4, 3, 32, 32))
+    assert maps.shape == (4, 8, 8, 8)
+    assert relation_score(8, 8, norm=norm)(torch.cat([maps, maps], 1)).shape == (4, 1)
