@@ -68,3 +68,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
     missing = [target for target in targets if not target.startswith("http") and not (page.parent / target).exists()]
     assert not missing
+
+
+def test_the_page_of_metric_learners_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks((ROOT / "docs" / "metric.md").read_text(), "python")
+    exec(compile(code, "metric.md", "exec"), {})
+    assert f"# {capsys.readouterr().out.strip()}" in code

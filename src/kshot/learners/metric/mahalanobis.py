@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Inputs, Learner
+from kshot.core import Batch
+from kshot.learners.metric.base import MetricLearner
 from kshot.learners.metric.distances import mahalanobis
 from kshot.losses import Loss, cross_entropy
 
@@ -21,7 +22,7 @@ class Gaussians(NamedTuple):
 
 
 @final
-class Mahalanobis(Learner):
+class Mahalanobis(MetricLearner):
     r"""Classify by the Mahalanobis distance to the mean of each class.
 
     .. math::
@@ -38,14 +39,8 @@ class Mahalanobis(Learner):
     """
 
     def __init__(self, encoder: nn.Module, loss: Loss = cross_entropy, ridge: float = 1.0) -> None:
-        super().__init__(loss)
-        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(encoder, loss)
         self.ridge = ridge
-
-    def encode(self, x: Inputs) -> Float[Tensor, "m d"]:
-        """Embed examples ``(m, *features)`` as ``(m, d)``."""
-        z: Tensor = self.encoder(x)
-        return z
 
     def adapt(self, support: Batch) -> Gaussians:
         """Return the Gaussian of each class; without an example, it is the task's covariance about the origin."""

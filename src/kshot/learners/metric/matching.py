@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Inputs, Learner
+from kshot.core import Batch
+from kshot.learners.metric.base import MetricLearner
 from kshot.learners.metric.distances import Distance, cosine
 from kshot.learners.metric.members import class_logits, joined
 from kshot.losses import Loss, cross_entropy
@@ -55,7 +56,7 @@ class FullContext(nn.Module):
 
 
 @final
-class Matching(Learner):
+class Matching(MetricLearner):
     r"""Classify by attention over the support set.
 
     .. math::
@@ -81,18 +82,12 @@ class Matching(Learner):
         temperature: float | Literal["learned"] = 1.0,
         context: FullContext | None = None,
     ) -> None:
-        super().__init__(loss)
-        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(encoder, loss)
         self.distance, self.context = distance, context
         learned = temperature == "learned"
         self.log_temperature = nn.Parameter(torch.tensor(1.0 if learned else temperature).log(), requires_grad=learned)
         self.order_sensitive = context is not None
         self.uses_unlabelled = context is not None
-
-    def encode(self, x: Inputs) -> Float[Tensor, "m d"]:
-        """Embed examples ``(m, *features)`` as ``(m, d)``, each alone."""
-        z: Tensor = self.encoder(x)
-        return z
 
     def adapt(self, support: Batch) -> Batch:
         """Return the support set, each example as embedded alone and in context."""

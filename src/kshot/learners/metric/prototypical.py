@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Inputs, Learner
+from kshot.core import Batch
+from kshot.learners.metric.base import MetricLearner
 from kshot.learners.metric.distances import Distance, squared_euclidean
 from kshot.losses import Loss, cross_entropy
 
@@ -33,7 +34,7 @@ class Prototypes(NamedTuple):
 
 
 @final
-class Prototypical(Learner):
+class Prototypical(MetricLearner):
     r"""Classify by the nearest class mean of embedded support examples.
 
     .. math::
@@ -60,15 +61,8 @@ class Prototypical(Learner):
     def __init__(
         self, encoder: nn.Module, loss: Loss = cross_entropy, *, distance: Distance = squared_euclidean
     ) -> None:
-        super().__init__(loss)
-        # Convolutions of an encoder run outside vmap, where this layout makes them 1.7 times as fast on a CPU.
-        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(encoder, loss)
         self.distance = distance
-
-    def encode(self, x: Inputs) -> Float[Tensor, "m d"]:
-        """Embed examples ``(m, *features)`` as ``(m, d)``."""
-        z: Tensor = self.encoder(x)
-        return z
 
     def adapt(self, support: Batch) -> Prototypes:
         """Return the prototypes."""

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Inputs, Learner
+from kshot.core import Batch
+from kshot.learners.metric.base import MetricLearner
 from kshot.losses import Loss, cross_entropy
 
 __all__ = ["Relation", "squared_error_of_scores"]
@@ -21,7 +22,7 @@ squared_error_of_scores = Loss(
 
 
 @final
-class Relation(Learner):
+class Relation(MetricLearner):
     r"""Score a query beside each class by a network.
 
     .. math:: r_k(x) = \sigma\left(g\left[\sum_i y_{ik} f(x_i),\; f(x)\right]\right)
@@ -39,14 +40,8 @@ class Relation(Learner):
     def __init__(
         self, encoder: nn.Module, relation: nn.Module, loss: Loss = squared_error_of_scores, transductive: bool = False
     ) -> None:
-        super().__init__(loss)
-        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(encoder, loss)
         self.relation, self.transductive = relation, transductive
-
-    def encode(self, x: Inputs) -> Float[Tensor, "m c *space"]:
-        """Map examples ``(m, *features)`` to maps ``(m, c, *space)``."""
-        z: Tensor = self.encoder(x)
-        return z
 
     def adapt(self, support: Batch) -> Float[Tensor, "ways c *space"]:
         """Return the sum of each class's maps."""

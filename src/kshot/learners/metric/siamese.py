@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Episode, Inputs, Learner
+from kshot.core import Batch, Episode
+from kshot.learners.metric.base import MetricLearner
 from kshot.learners.metric.distances import Distance
 from kshot.learners.metric.members import class_logits, joined
 from kshot.losses import cross_entropy
@@ -78,7 +79,7 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 @final
-class Siamese(Learner):
+class Siamese(MetricLearner):
     r"""Learn whether two examples are of one class; classify by the support example most like the query.
 
     .. math:: p(\text{same} \mid x, x') = \sigma\left(b - \sum_k \alpha_k |f_k(x) - f_k(x')|\right)
@@ -93,14 +94,8 @@ class Siamese(Learner):
     """
 
     def __init__(self, encoder: nn.Module, distance: Distance, pair_loss: PairLoss = verification) -> None:
-        super().__init__(cross_entropy)  # for its accuracy: task_loss is that of pairs
-        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(encoder, cross_entropy)  # for its accuracy: task_loss is that of pairs
         self.distance, self.pair_loss = distance, pair_loss
-
-    def encode(self, x: Inputs) -> Float[Tensor, "m d"]:
-        """Embed examples ``(m, *features)`` as ``(m, d)``."""
-        z: Tensor = self.encoder(x)
-        return z
 
     def adapt(self, support: Batch) -> Batch:
         """Return the embedded support set."""

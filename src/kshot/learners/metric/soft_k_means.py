@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Inputs, Learner
+from kshot.core import Batch
+from kshot.learners.metric.base import MetricLearner
 from kshot.learners.metric.distances import squared_euclidean
 from kshot.learners.metric.prototypical import Prototypes
 from kshot.losses import Loss, cross_entropy
@@ -15,7 +16,7 @@ __all__ = ["SoftKMeans"]
 
 
 @final
-class SoftKMeans(Learner):
+class SoftKMeans(MetricLearner):
     r"""Move the prototypes towards the unlabelled examples of the support set that lie near them.
 
     .. math::
@@ -45,15 +46,9 @@ class SoftKMeans(Learner):
         distractors: bool = False,
         transductive: bool = False,
     ) -> None:
-        super().__init__(loss)
-        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(encoder, loss)
         self.steps, self.transductive = steps, transductive
         self.log_radius = nn.Parameter(torch.zeros(())) if distractors else None
-
-    def encode(self, x: Inputs) -> Float[Tensor, "m d"]:
-        """Embed examples ``(m, *features)`` as ``(m, d)``."""
-        z: Tensor = self.encoder(x)
-        return z
 
     def adapt(self, support: Batch) -> Prototypes:
         """Return the prototypes, moved by the unlabelled examples; they count by their weights."""
