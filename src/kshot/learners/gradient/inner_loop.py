@@ -89,9 +89,8 @@ class InnerLoop:
         for start in range(0, len(sizes), every):
             part = list(sizes[start : start + every])
             tensors, spec = tree_flatten((*state, part, given))
-            segment = _Segment(loss, self.rule, spec, len(state[0]), random_state())
-            function = _MixedStep if len(part) == 1 else _MixedSegment
-            outputs = function.apply(segment, *tensors)  # type: ignore[no-untyped-call]
+            segment = _Segment(loss, self.rule, spec, random_state())
+            outputs = _MixedSteps.apply(segment, *tensors)  # type: ignore[no-untyped-call]
             state = tree_unflatten(list(outputs), tree_flatten(state)[1])
         return state
 
@@ -116,74 +115,56 @@ class _Segment:  # no NamedTuple: an autograd function would take that apart for
     loss: Objective
     rule: UpdateRule
     spec: TreeSpec
-    n_weights: int
     random_state: RandomState
 
-    def trees(self, tensors: Sequence[Tensor]) -> tuple[Weights, Slots, list[Sizes], Any]:
+    def trees(self, tensors: Sequence[Tensor]) -> tuple[State, list[Sizes], Any]:
         weights, slots, sizes, given = tree_unflatten(list(tensors), self.spec)
-        return weights, slots, sizes, given
+        return (weights, slots), sizes, given
 
+    def step(self, state: State, given: Any, size: Sizes) -> State:
+        return self.rule.update(grad(self.loss)(state[0], given), *state, size)
 
-class _MixedStep(torch.autograd.Function):
-    """One step."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(segment: _Segment, *tensors: Tensor) -> tuple[Tensor, ...]:
-        weights, slots, (size,), given = segment.trees(tensors)
-        return _flat(segment.rule.update(grad(segment.loss)(weights, given), weights, slots, size))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        del output  # the backward pass starts from what was before the step
-        ctx.segment = inputs[0]
-        ctx.save_for_backward(*inputs[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
-        # A step is update(gradients(weights, given), weights, slots, size). Pulling the incoming vectors v back through
-        # the update, which is plain arithmetic, gives the vector u that arrives at the gradients. These are derivatives
-        # of L, so pulling u back through them is the derivative of L's gradients along u: forward over reverse.
-        segment, tensors = ctx.segment, ctx.saved_tensors
-        weights, slots, (size,), given = segment.trees(tensors)
+    def pulled(
+        self, v: State, state: State, given: Any, size: Sizes, needed: Sequence[int], random: RandomState
+    ) -> tuple[State, Sizes, list[Tensor]]:
+        """Pull the vectors v, which arrive at what a step returned, back to state, size and needed leaves of given."""
+        # A step is update(gradients(weights, given), weights, slots, size). Pulling v back through the update, which is
+        # plain arithmetic, gives the vector u that arrives at the gradients. These are derivatives of L, so pulling u
+        # back through them is the derivative of L's gradients along u: forward over reverse.
         flat_given, given_spec = tree_flatten(given)
-        before_given = len(tensors) - len(flat_given)
-        needed = [i for i in range(len(flat_given)) if ctx.needs_input_grad[1 + before_given + i]]
 
         def gradients(weights: Weights) -> tuple[Weights, list[Tensor]]:
             def loss(weights: Weights, chosen: list[Tensor]) -> Tensor:
                 whole = substituted(flat_given, needed, chosen)
-                value: Tensor = segment.loss(weights, tree_unflatten(whole, given_spec))
-                return value
+                return self.loss(weights, tree_unflatten(whole, given_spec))
 
             return grad(loss, argnums=(0, 1))(weights, [flat_given[i] for i in needed])  # type: ignore[no-any-return]
 
         def pull(at: Weights) -> Any:
-            return vjp(lambda *args: _flat(segment.rule.update(*args)), at, weights, slots, size)[1](v)
+            return vjp(self.rule.update, at, *state, size)[1](v)
 
-        with replayed(segment.random_state):
+        with replayed(random):
             # Where the update is linear in the gradients, u does not depend on them.
-            at = weights if segment.rule.linear else gradients(weights)[0]
+            at = state[0] if self.rule.linear else gradients(state[0])[0]
         pulled = pull(at)
-        with replayed(segment.random_state):
-            both: Any = jvp(gradients, (weights,), (pulled[0],))
+        with replayed(random):
+            both: Any = jvp(gradients, (state[0],), (pulled[0],))
         (at, _), (curved, products) = both
-        _, direct, to_slots, to_size = pull(at) if segment.rule.linear else pulled
-        to_given: list[Tensor | None] = [None] * len(flat_given)
-        for i, product in zip(needed, products, strict=True):
-            to_given[i] = product
-        return None, *(direct[name] + curved[name] for name in weights), *_flat((to_slots, to_size)), *to_given
+        _, direct, to_slots, to_size = pull(at) if self.rule.linear else pulled
+        return ({name: direct[name] + curved[name] for name in direct}, to_slots), to_size, products
 
 
-class _MixedSegment(torch.autograd.Function):
-    """Several steps, of which only the start is kept: the way back takes them again."""
+class _MixedSteps(torch.autograd.Function):
+    """Some steps, of which only the start is kept: the way back takes all but the last of them again."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(segment: _Segment, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return _steps(segment, tensors)
+        state, sizes, given = segment.trees(tensors)
+        for size in sizes:
+            state = segment.step(state, given, size)
+        return _flat(state)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -193,24 +174,26 @@ class _MixedSegment(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = list(ctx.saved_tensors)
-        needed = [i for i in range(len(tensors)) if ctx.needs_input_grad[1 + i]]
-
-        def along_v(chosen: list[Tensor]) -> Tensor:
-            outputs = _steps(ctx.segment, substituted(tensors, needed, chosen))
-            return torch.stack([(one * other).sum() for one, other in zip(outputs, v, strict=True)]).sum()
-
-        received: list[Tensor | None] = [None] * len(tensors)
-        with replayed(ctx.segment.random_state):
-            gradients = grad(along_v)([tensors[i] for i in needed])
-        for i, gradient in zip(needed, gradients, strict=True):
-            received[i] = gradient
-        return None, *received
-
-
-def _steps(segment: _Segment, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    weights, slots, sizes, given = segment.trees(tensors)
-    return _flat(InnerLoop(segment.rule)._mixed_steps(segment.loss, (weights, slots), given, sizes))
+        segment, tensors = ctx.segment, ctx.saved_tensors
+        state, sizes, given = segment.trees(tensors)
+        starts = [(state, segment.random_state)]
+        with replayed(segment.random_state):
+            for size in sizes[:-1]:
+                state = segment.step(state, given, size)
+                starts.append((state, random_state()))
+        n_given = len(tree_flatten(given)[0])
+        needed = [i for i, wanted in enumerate(ctx.needs_input_grad[-n_given:] if n_given else ()) if wanted]
+        at_end: State = tree_unflatten(list(v), tree_flatten(state)[1])
+        to_sizes: list[Sizes] = []
+        totals: list[Tensor] = []
+        for (start, random), size in zip(reversed(starts), reversed(sizes), strict=True):
+            at_end, to_size, products = segment.pulled(at_end, start, given, size, needed, random)
+            to_sizes.insert(0, to_size)
+            totals = [total + product for total, product in zip(totals, products, strict=True)] if totals else products
+        to_given: list[Tensor | None] = [None] * n_given
+        for i, total in zip(needed, totals, strict=True):
+            to_given[i] = total
+        return None, *_flat((*at_end, to_sizes)), *to_given
 
 
 def _flat(tree: Any) -> tuple[Tensor, ...]:
