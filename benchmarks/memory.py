@@ -106,8 +106,8 @@ def draw_figure(rows: Sequence[dict[str, Any]]) -> None:
         axes.set_title("Peak memory of a meta-gradient, MB")
         axes.set_xlabel("inner gradient steps")
         axes.set_xticks(STEPS)
-        axes.set_ylim(bottom=0)
-        axes.legend(loc="upper left")
+        axes.set_ylim(0, 1.5 * axes.get_ylim()[1])  # room for the legend above the lines
+        axes.legend(loc="upper left", ncols=2)
 
     for scheme, palette in _PALETTES.items():
         (FIGURES / f"memory-{scheme}.svg").write_text(_svg((5.6, 3.6), palette, draw), encoding="utf-8")
