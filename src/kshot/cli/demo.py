@@ -98,7 +98,7 @@ def _judge(reader: Prototypical, splits: Splits, count: int, console: Console) -
 
 
 def _train_waves(seconds: float, count: int, console: Console) -> MAML:
-    learner = MAML(MLP(1, 40, 40, 1), lr=0.01, loss=mean_squared_error)
+    learner = MAML(MLP(1, 40, 40, 1), lr=0.01, differentiate="reverse", loss=mean_squared_error)
     tasks = Sinusoids(shots=10, seed=1, length=200)
     with show_progress("learning to learn waves", console) as watch:
         train(
