@@ -2,13 +2,18 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from kshot.plain_operations import PlainOperations
+from kshot.plain_operations.convolution import conv2d
 from kshot.plain_operations.normalisation import moments
 
 PICTURES = (5, 4, 6, 6)
@@ -20,14 +25,6 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "BatchNorm of running averages": (lambda: nn.BatchNorm2d(4).eval(), PICTURES),
     "BatchNorm without parameters": (lambda: nn.BatchNorm2d(4, affine=False, track_running_stats=False), PICTURES),
     "InstanceNorm": (lambda: nn.InstanceNorm2d(4, affine=True, eps=0.1), PICTURES),
-    "strided convolution": (lambda: nn.Conv2d(4, 3, 3, stride=2, padding=1), PICTURES),
-    "strided convolution that leaves a margin": (
-        lambda: nn.Conv2d(4, 3, (2, 3), (2, 3), (0, 1), bias=False),
-        (5, 4, 7, 6),
-    ),
-    "strided convolution, grouped": (lambda: nn.Conv2d(4, 4, 3, stride=2, groups=2), PICTURES),
-    "strided convolution, padded by name": (lambda: nn.Conv2d(4, 3, 2, stride=2, padding="valid"), PICTURES),
-    "strided convolution of one picture": (lambda: nn.Conv2d(4, 3, 3, stride=2), (4, 6, 6)),
     "attention": (lambda: nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0), (7, 5, 6)),
     "LSTM": (lambda: nn.LSTM(6, 3, 2, bidirectional=True), (7, 5, 6)),
     "LSTM without biases": (lambda: nn.LSTM(6, 3, bias=False, batch_first=True), (5, 7, 6)),
@@ -52,6 +49,67 @@ def test_a_layer_gives_the_same_numbers(name: str) -> None:
     with PlainOperations():
         ours = layer(x)
     torch.testing.assert_close(ours, layer(x), rtol=1e-10, atol=1e-10)
+
+
+CONVOLUTIONS: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[int, ...]]] = {
+    "plain": ({}, (5, 4, 6, 6), (3, 4, 3, 3)),
+    "strided, with a margin": ({"stride": (2, 3), "padding": (0, 1)}, (5, 4, 7, 6), (3, 4, 2, 3)),
+    "dilated, in groups": ({"dilation": 2, "groups": 2, "padding": 1}, (2, 4, 6, 6), (6, 2, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_derivatives_of_a_convolution_are_those_of_torch(name: str) -> None:
+    options, pictures, weights = CONVOLUTIONS[name]
+    x, w, b = (
+        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in (pictures, weights, weights[:1])
+    )
+    torch.testing.assert_close(conv2d(x, w, b, **options), F.conv2d(x, w, b, **options))
+    convolution = partial(conv2d, **options)
+    assert torch.autograd.gradcheck(convolution, (x, w, b))
+    assert torch.autograd.gradgradcheck(convolution, (x, w, b))
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("axes", [(0, 0), (1, None), (None, 2)], ids=str)
+def test_convolutions_of_many_tasks_are_those_of_each(name: str, axes: tuple[int | None, int | None]) -> None:
+    """With tasks along any axis, or none; the second derivative goes through all three operations."""
+    options, *shapes = CONVOLUTIONS[name]
+
+    def curved(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(x: Tensor, w: Tensor) -> Tensor:
+            return conv2d(x, w, **options).tanh().square().sum()
+
+        inner = grad(loss, argnums=(0, 1))
+        return grad(lambda x, w: sum(one.square().sum() for one in inner(x, w)), argnums=(0, 1))(x, w)
+
+    alone = [torch.randn(3, *shape, dtype=torch.float64) for shape in shapes]
+    expected = [
+        curved(*(one[i if axis is not None else 0] for one, axis in zip(alone, axes, strict=True))) for i in range(3)
+    ]
+    inputs = [one[0] if axis is None else one.movedim(0, axis) for one, axis in zip(alone, axes, strict=True)]
+    found = vmap(curved, in_dims=axes)(*inputs)
+    for one, each in zip(found, zip(*expected, strict=True), strict=True):
+        torch.testing.assert_close(one, torch.stack(each), rtol=1e-10, atol=1e-10)
+
+
+def test_convolutions_that_it_does_not_know_are_left_to_torch() -> None:
+    x, w = torch.randn(4, 6, 6), torch.randn(3, 4, 3, 3)
+    with PlainOperations(twice=True):
+        alone, named = F.conv2d(x, w), F.conv2d(x[None], w, padding="same")
+    torch.testing.assert_close(alone, F.conv2d(x, w))
+    torch.testing.assert_close(named, F.conv2d(x[None], w, padding="same"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["LayerNorm", "BatchNorm of the batch", "InstanceNorm"])
+def test_half_precision_is_normalised_in_float32(name: str, dtype: torch.dtype) -> None:
+    layer = LAYERS[name][0]()
+    x = (100 + torch.randn(PICTURES)).to(dtype)  # a variance of these in half precision has no digit
+    with PlainOperations():
+        found = layer.to(dtype)(x)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), layer.float()(x.float()), rtol=1e-2, atol=2e-2)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")

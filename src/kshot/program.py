@@ -16,6 +16,10 @@ from kshot.weights import replaced
 
 __all__ = ["Program"]
 
+# Convolutions stay in the layout they are written in: moving them to channels last, the compiler copies the activations of
+# all tasks before and after each grouped convolution, which takes longer than it saves.
+_OPTIONS: dict[str, Any] = {"layout_optimization": False}
+
 
 class Program:
     """The gradient of ``sum(task_loss) / total``, for encoded tasks of one shape.
@@ -51,7 +55,7 @@ class Program:
             example = _detached(self._parameters, inputs)
             traced = make_fx(gradients)(*example)
             _refuse_random(traced)
-            self._run: Any = torch.compile(traced, fullgraph=True, dynamic=False)
+            self._run: Any = torch.compile(traced, fullgraph=True, dynamic=False, options=_OPTIONS)
             self._run(*example)  # compiles here, where a failure is caught
 
     def __call__(self, tasks: Episode) -> Tensor:

@@ -1,9 +1,9 @@
-"""Operations of torch that fail inside an inner loop, or crawl, and the plain ones that stand in for them.
+"""Operations of torch that fail inside an inner loop, and the plain ones that stand in for them.
 
 On torch 2.13 a reverse pass through vmap silently gets the second derivatives of fused normalisation wrong, by 2 % to
 over 100 % (pytorch/functorch issue 534); fused attention has no second derivative, and recurrent layers have neither a
-forward derivative nor a rule for vmap. Strided convolution is exact there but slow. A user's module calls these through
-``torch.nn.functional`` and ``torch``, where a function mode can put the same arithmetic in other operations.
+forward derivative nor a rule for vmap. A user's module calls these through ``torch.nn.functional`` and ``torch``, where a
+function mode can put the same arithmetic in other operations.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,10 @@ __all__ = ["PlainOperations"]
 
 
 class PlainOperations(TorchFunctionMode):
-    """While entered, torch's functions that fail or crawl inside an inner loop are computed by plain operations.
+    """While entered, torch's functions that fail inside an inner loop are computed by plain operations.
+
+    Args:
+        twice: a reverse pass will go through a reverse pass, so that convolutions need their quick second derivative.
 
     >>> x = torch.randn(2, 3)
     >>> with PlainOperations():
@@ -31,13 +34,17 @@ class PlainOperations(TorchFunctionMode):
     True
     """
 
+    def __init__(self, twice: bool = False) -> None:
+        super().__init__()
+        self._stand_ins = _STAND_INS | {F.conv2d: conv2d} if twice else _STAND_INS
+
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call the plain operation where there is one and it covers these arguments, else torch's own."""
         del types
         kwargs = kwargs or {}
-        stand_in = _STAND_INS.get(function)
+        stand_in = self._stand_ins.get(function)
         if stand_in is not None and (result := stand_in(*args, **kwargs)) is not NotImplemented:
             return result
         if function in _ATTENTION:
@@ -47,7 +54,6 @@ class PlainOperations(TorchFunctionMode):
 
 
 _STAND_INS: dict[Any, Callable[..., Any]] = {
-    F.conv2d: conv2d,
     F.layer_norm: layer_norm,
     F.batch_norm: batch_norm,
     F.instance_norm: instance_norm,

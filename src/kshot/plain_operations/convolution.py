@@ -1,144 +1,145 @@
-"""Strided convolution as one matrix product for each set of weights.
+"""Convolution whose derivatives, of any order, are convolutions.
 
-Under vmap, weights of each task's own make a grouped convolution, whose derivatives run at a fraction of the processor's
-rate. Patches laid side by side make it a batched product instead, which is as fast backwards as forwards. Patches
-overlap by the kernel over the stride: at stride 1 they would be nine times the picture, and the grouped convolution is
-no slower, so that one is left to torch (docs/LOG.md has the figures).
+Convolution is linear in the pictures and in the weights, and so are its two derivatives. Of the three operations
+
+* ``y = convolution(x, w)``, ``x = to_pictures(y, w)`` and ``w = to_weights(y, x)``
+
+each is the derivative of the others. torch's own second derivative to the weights is another convolution instead, with a
+picture for its kernel; where tasks with weights of their own are groups of channels, it takes group after group.
+docs/LOG.md has the figures.
 """
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 __all__ = ["conv2d"]
+
+Gradients: TypeAlias = tuple[Tensor | None, ...]
+Operation: TypeAlias = type["_Bilinear"]
+
+
+class _Geometry(NamedTuple):
+    """What a convolution needs beside tensors."""
+
+    pictures: tuple[int, ...]
+    weights: tuple[int, ...]
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: int
+
+    def more_examples(self, tasks: int) -> "_Geometry":
+        """Take tasks that share their weights for more examples of one task."""
+        return self._replace(pictures=(tasks * self.pictures[0], *self.pictures[1:]))
+
+    def more_groups(self, tasks: int) -> "_Geometry":
+        """Take tasks with weights of their own for more groups of channels."""
+        examples, channels, *size = self.pictures
+        weights = (tasks * self.weights[0], *self.weights[1:])
+        return self._replace(pictures=(examples, tasks * channels, *size), weights=weights, groups=tasks * self.groups)
 
 
 def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | tuple[int, ...] = 1,
-    padding: int | tuple[int, ...] | str = 0,
-    dilation: int | tuple[int, ...] = 1,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
     groups: int = 1,
 ) -> Any:
-    """Stand in for ``F.conv2d`` where its stride is at least 2."""
-    if (
-        isinstance(padding, str)
-        or min(_pair(stride)) < 2
-        or _pair(dilation) != (1, 1)
-        or groups != 1
-        or input.dim() != 4
-    ):
+    """Stand in for ``F.conv2d``; a picture without an axis of examples, padding by name and autocast are left to torch."""
+    if isinstance(padding, str) or input.dim() != 4 or torch.is_autocast_enabled(input.device.type):
         return NotImplemented
-    windows = _Windows(tuple(weight.shape[2:]), _pair(stride), _pair(padding), tuple(input.shape[2:]))
-    patches: Tensor = _ToPatches.apply(windows, input)  # type: ignore[no-untyped-call]
-    output = patches @ weight.permute(2, 3, 1, 0).flatten(0, 2)
-    return _channels_first(output if bias is None else output + bias)
+    geometry = _Geometry(tuple(input.shape), tuple(weight.shape), stride, padding, dilation, groups)
+    output = _apply(_Convolution, geometry, input, weight)
+    return output if bias is None else output + bias[:, None, None]
 
 
-def _channels_first(x: Tensor) -> Tensor:
-    # As torch's convolution returns them, for modules that view them; contiguous() leaves strides alone at 1x1 pixels.
-    return x.movedim(-1, 1).clone(memory_format=torch.contiguous_format)
+def _apply(operation: Operation, geometry: _Geometry, a: Tensor, b: Tensor) -> Tensor:
+    result: Tensor = operation.apply(geometry, a, b)  # type: ignore[no-untyped-call]
+    return result
 
 
-def _pair(size: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (size, size) if isinstance(size, int) else (size[0], size[-1])
+class _Bilinear(torch.autograd.Function):
+    """A function of two tensors that is linear in each."""
 
-
-@dataclass(frozen=True)
-class _Windows:
-    """Where a kernel looks at a picture; all of (height, width)."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    picture: tuple[int, ...]
-
-
-# Opaque to the compiler: its own code for these two copies takes twice as long to run, and to compile.
-@torch.library.custom_op("kshot::to_patches", mutates_args=())
-def _to_patches(
-    pictures: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], picture: Sequence[int]
-) -> Tensor:
-    """Copy ``(n, channels, height, width)`` to ``(n, rows, columns, kernel * kernel * channels)``."""
-    del picture
-    (top, left), (down, right) = padding, stride
-    padded = F.pad(pictures.movedim(1, -1), (0, 0, left, left, top, top))
-    return padded.unfold(1, kernel[0], down).unfold(2, kernel[1], right).permute(0, 1, 2, 4, 5, 3).flatten(3)
-
-
-@torch.library.custom_op("kshot::to_pictures", mutates_args=())
-def _to_pictures(
-    patches: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], picture: Sequence[int]
-) -> Tensor:
-    """Add ``(n, rows, columns, kernel * kernel * channels)`` up to ``(n, channels, height, width)``."""
-    (height, width), (top, left), (down, right) = picture, padding, stride
-    n, rows, columns, _ = patches.shape
-    values = patches.view(n, rows, columns, *kernel, -1)
-    padded = patches.new_zeros(n, height + 2 * top, width + 2 * left, values.shape[-1])
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            padded[:, i : i + down * rows : down, j : j + right * columns : right] += values[:, :, :, i, j]
-    return _channels_first(padded[:, top : top + height, left : left + width])
-
-
-@_to_patches.register_fake
-def _(pictures: Tensor, kernel: Any, stride: Any, padding: Any, picture: Any) -> Tensor:
-    rows, columns = ((picture[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (0, 1))
-    return pictures.new_empty(pictures.shape[0], rows, columns, kernel[0] * kernel[1] * pictures.shape[1])
-
-
-@_to_pictures.register_fake
-def _(patches: Tensor, kernel: Any, stride: Any, padding: Any, picture: Any) -> Tensor:
-    del stride, padding
-    return patches.new_empty(patches.shape[0], patches.shape[3] // (kernel[0] * kernel[1]), *picture)
-
-
-class _Linear(torch.autograd.Function):
-    """A linear function of x over examples: its derivative along a tangent is itself."""
+    to_weights = False
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         del output
-        ctx.windows = inputs[0]
+        ctx.geometry, *tensors = inputs
+        ctx.save_for_backward(*tensors)
 
     @classmethod
-    def vmap(cls, info: Any, in_dims: tuple[None, int], windows: _Windows, x: Tensor) -> tuple[Tensor, int]:
-        examples = x.movedim(in_dims[1], 0).flatten(0, 1)
-        result: Tensor = cls.apply(windows, examples)  # type: ignore[no-untyped-call]
-        return result.reshape(info.batch_size, -1, *result.shape[1:]), 0
+    def vmap(cls, info: Any, in_dims: tuple[Any, ...], geometry: _Geometry, a: Tensor, b: Tensor) -> tuple[Tensor, int]:
+        # torch's generated rule would lay tasks out as the first axis each time, and copy.
+        tasks, (_, a_axis, b_axis) = info.batch_size, in_dims
+        if b_axis is None and not cls.to_weights:
+            result = _apply(cls, geometry.more_examples(tasks), _joined(a, a_axis, 0, tasks), b)
+            return _split(result, 0, tasks), 0
+        a, b = _joined(a, a_axis, 1, tasks), _joined(b, b_axis, 1 if cls.to_weights else 0, tasks)
+        axis = 0 if cls.to_weights else 1
+        return _split(_apply(cls, geometry.more_groups(tasks), a, b), axis, tasks), axis
 
 
-class _ToPatches(_Linear):
+def _joined(x: Tensor, task_axis: int | None, axis: int, tasks: int) -> Tensor:
+    """Make one axis of the tasks and another, which has them all beside each other."""
+    x = x.unsqueeze(axis) if task_axis is None else x.movedim(task_axis, axis)
+    return x.expand(*x.shape[:axis], tasks, *x.shape[axis + 1 :]).flatten(axis, axis + 1)
+
+
+def _split(x: Tensor, axis: int, tasks: int) -> Tensor:
+    return x.reshape(*x.shape[:axis], tasks, -1, *x.shape[axis + 1 :])
+
+
+class _Convolution(_Bilinear):
     @staticmethod
-    def forward(windows: _Windows, x: Tensor) -> Tensor:
-        patches: Tensor = _to_patches(x, *astuple(windows))
-        return patches
-
-    @staticmethod
-    def jvp(ctx: Any, _: None, tangent: Tensor) -> Any:
-        return _ToPatches.apply(ctx.windows, tangent)  # type: ignore[no-untyped-call]
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[None, Any]:
-        return None, _ToPictures.apply(ctx.windows, v)  # type: ignore[no-untyped-call]
-
-
-class _ToPictures(_Linear):
-    @staticmethod
-    def forward(windows: _Windows, x: Tensor) -> Tensor:
-        pictures: Tensor = _to_pictures(x, *astuple(windows))
-        return pictures
-
-    @staticmethod
-    def jvp(ctx: Any, _: None, tangent: Tensor) -> Any:
-        return _ToPictures.apply(ctx.windows, tangent)  # type: ignore[no-untyped-call]
+    def forward(geometry: _Geometry, x: Tensor, w: Tensor) -> Tensor:
+        return F.conv2d(x, w, None, *geometry[2:])
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[None, Any]:
-        return None, _ToPatches.apply(ctx.windows, v)  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, v: Tensor) -> Gradients:
+        (x, w), (_, to_x, to_w) = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            None,
+            _apply(_ToPictures, ctx.geometry, v, w) if to_x else None,
+            _apply(_ToWeights, ctx.geometry, v, x) if to_w else None,
+        )
+
+
+class _ToPictures(_Bilinear):
+    @staticmethod
+    def forward(geometry: _Geometry, y: Tensor, w: Tensor) -> Tensor:
+        return conv2d_input(geometry.pictures, w, y, *geometry[2:])  # type: ignore[no-untyped-call,no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Gradients:
+        (y, w), (_, to_y, to_w) = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            None,
+            _apply(_Convolution, ctx.geometry, v, w) if to_y else None,
+            _apply(_ToWeights, ctx.geometry, y, v) if to_w else None,
+        )
+
+
+class _ToWeights(_Bilinear):
+    to_weights = True
+
+    @staticmethod
+    def forward(geometry: _Geometry, y: Tensor, x: Tensor) -> Tensor:
+        return conv2d_weight(x, geometry.weights, y, *geometry[2:])  # type: ignore[no-untyped-call,no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Gradients:
+        (y, x), (_, to_y, to_x) = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            None,
+            _apply(_Convolution, ctx.geometry, x, v) if to_y else None,
+            _apply(_ToPictures, ctx.geometry, y, v) if to_x else None,
+        )

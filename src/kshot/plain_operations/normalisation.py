@@ -6,17 +6,24 @@ Each returns NotImplemented for arguments that torch's own function handles exac
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = ["batch_norm", "instance_norm", "layer_norm", "moments", "normalised", "per_channel"]
 
 
 def moments(x: Tensor, axes: tuple[int, ...], keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance over some axes."""
+    """Return mean and biased variance over some axes, in float32 at least."""
+    x = _wide(x)
     mean = _mean(x, axes)
     # E[(x - mean)^2] rather than E[x^2] - mean^2, which loses every digit when the mean is large.
     variance = _mean((x - mean).square(), axes)
     return (mean, variance) if keepdim else (mean.squeeze(list(axes)), variance.squeeze(list(axes)))
+
+
+def _wide(x: Tensor) -> Tensor:
+    # Under autocast activations have 8 or 11 bits, as for torch's own normalisation, which widens them inside.
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -40,9 +47,9 @@ def layer_norm(
 ) -> Tensor:
     """Stand in for ``F.layer_norm``."""
     mean, variance = moments(input, tuple(range(-len(normalized_shape), 0)), keepdim=True)
-    y = (input - mean) * (variance + eps).rsqrt()
+    y = (_wide(input) - mean) * (variance + eps).rsqrt()
     y = y if weight is None else y * weight
-    return y if bias is None else y + bias
+    return (y if bias is None else y + bias).to(input.dtype)
 
 
 def batch_norm(
@@ -91,5 +98,5 @@ def normalised(
     scale = (variance + eps).rsqrt()
     scale = scale if weight is None else scale * per_channel(x, weight)
     # The mean goes first: folded into the bias it would cost digits where it is large.
-    y = (x - mean) * scale
-    return y if bias is None else y + per_channel(x, bias)
+    y = (_wide(x) - mean) * scale
+    return (y if bias is None else y + per_channel(x, bias)).to(x.dtype)

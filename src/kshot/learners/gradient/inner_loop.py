@@ -67,7 +67,7 @@ class InnerLoop:
             given: a pytree of every other tensor that L depends on and that the meta-gradient shall reach.
             sizes: the step sizes of each step, by name; the meta-gradient reaches them too.
         """
-        loss = plainly(objective)
+        loss = plainly(objective, twice=self.mode == "reverse")
         state: State = weights, self.rule.init(weights)
         first = 0 if self.truncate is None else max(0, len(sizes) - self.truncate)
         for size in sizes[:first]:
@@ -95,11 +95,11 @@ class InnerLoop:
         return state
 
 
-def plainly(objective: Objective) -> Objective:
+def plainly(objective: Objective, twice: bool = False) -> Objective:
     """Return the objective, computed by operations that have all the derivatives an inner loop needs."""
 
     def loss(weights: Weights, given: Any) -> Tensor:
-        with PlainOperations():
+        with PlainOperations(twice):
             return objective(weights, given)
 
     return loss
