@@ -1,9 +1,9 @@
 """Speed: the exact meta-gradient of MAML, by kshot and by others, in turns in one process.
 
-Each repeat runs one step of every variant in turn, so that the machine's noise meets all of them; medians are compared. A
-step adds the gradient of the mean query loss to ``.grad``; no weight moves. ``workloads.py`` says what is computed,
-``rivals.py`` by whom else, ``floor.py`` what the floor is. Freed memory is kept for all (``kshot.allocator``). For each
-variant a row has
+In each repeat every variant has a turn, so that the machine's noise meets all of them; medians are compared. A turn is one
+step, or as many as take 50 ms, of which the mean counts: training takes steps in a row, with warm caches. A step adds the
+gradient of the mean query loss to ``.grad``; no weight moves. ``workloads.py`` says what is computed, ``rivals.py`` by whom
+else, ``floor.py`` what the floor is. Freed memory is kept for all (``kshot.allocator``). For each variant a row has
 
 * ``value``: median milliseconds, and ``ratio``, the textbook loop's median by it;
 * ``error``: of the float32 gradient, relative, against the textbook loop in float64, the median over some meta-batches
@@ -52,6 +52,7 @@ from rivals import RIVALS, Problem, Step, textbook
 from rows import write_rows
 from workloads import WORKLOADS, Norm, Workload
 
+TURN_SECONDS = 0.05
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
@@ -88,6 +89,13 @@ class Variant:
         start = time.perf_counter()
         self.step()
         return time.perf_counter() - start
+
+    def turn(self) -> float:
+        """Take steps in a row for a while and return the mean of their seconds."""
+        seconds = [self.run()]
+        while sum(seconds) < TURN_SECONDS:
+            seconds.append(self.run())
+        return statistics.fmean(seconds)
 
     def attempt(self, work: Callable[[], None]) -> None:
         """Do some work, or note why it failed and do no more: the others go on."""
@@ -248,13 +256,13 @@ def check_formula(variant: Variant, few: Episode, true: Tensor) -> None:
 
 
 def take_turns(measured: list[Variant], repeats: int) -> None:
-    """Time one step of each variant in turn, again and again."""
+    """Time each variant in turn, again and again."""
     gc.collect()
     gc.freeze()  # what is there stays, so that collecting between steps looks at their garbage alone
     for _ in range(repeats):
         for variant in measured:
             gc.collect()  # one variant's garbage shall not be another's time
-            variant.attempt(lambda variant=variant: variant.times.append(variant.run()))  # type: ignore[misc]
+            variant.attempt(lambda variant=variant: variant.times.append(variant.turn()))  # type: ignore[misc]
     gc.unfreeze()
 
 
