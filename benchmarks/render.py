@@ -84,6 +84,17 @@ def sampling() -> str:
     return markdown(("drawing tasks", "median"), rows)
 
 
+def encoding() -> str:
+    """Return the speed of a prototypical step beside a supervised one."""
+    value = {row["metric"]: row["value"] for row in latest("encoding", "metric")}
+    rows = [
+        ("prototypical, 60-way 1-shot, 5 queries", f"{value['prototypical step, ms']:.0f} ms"),
+        ("supervised, 1,028 classes", f"{value['supervised step, ms']:.0f} ms"),
+        ("speed of the first, of the second's", f"{value['ratio']:.0%}"),
+    ]
+    return markdown(("training step on 360 pictures", "median"), rows)
+
+
 def last_runs() -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each workload's last run: what was timed in turns belongs together."""
     workloads: dict[str, list[dict[str, Any]]] = {}
@@ -158,6 +169,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "omniglot": omniglot,
     "sinusoid": sinusoid,
     "sampling": sampling,
+    "encoding": encoding,
     "speed": speed,
     "speed-all": speed_all,
     "memory": memory,
