@@ -15,10 +15,28 @@ __all__ = ["Gaussians", "Mahalanobis"]
 
 
 class Gaussians(NamedTuple):
-    """Means ``(ways, d)`` and lower triangles ``(ways, d, d)``, which by their transposes are the covariances."""
+    """Number of examples ``(ways + 1,)``, their mean ``(ways + 1, d)`` and scatter about it ``(ways + 1, d, d)``.
 
+    The last is that of the whole task. A class without an example has its mean at the origin.
+    """
+
+    counts: Tensor
     means: Tensor
-    roots: Tensor
+    scatters: Tensor
+
+    def joined(self, other: "Gaussians") -> "Gaussians":
+        """Return those of the examples of both, where other may have more classes."""
+        before = self._widened(len(other.counts) - len(self.counts))
+        counts = before.counts + other.counts
+        share = other.counts / torch.where(counts > 0, counts, 1)
+        apart = other.means - before.means
+        between = (before.counts * share)[:, None, None] * apart[:, :, None] * apart[:, None]
+        means = before.means + share[:, None] * apart
+        return Gaussians(counts, means, before.scatters + other.scatters + between)
+
+    def _widened(self, classes: int) -> "Gaussians":
+        """Put empty classes before the task."""
+        return Gaussians(*(torch.cat([one[:-1], one.new_zeros(classes, *one.shape[1:]), one[-1:]]) for one in self))
 
 
 @final
@@ -43,23 +61,23 @@ class Mahalanobis(MetricLearner):
         self.ridge = ridge
 
     def adapt(self, support: Batch) -> Gaussians:
-        """Return the Gaussian of each class; without an example, it is the task's covariance about the origin."""
+        """Return the Gaussian of each class, and that of the task."""
         z, y = support
-        every = y.sum(1, keepdim=True)  # one for each labelled example
-        means, covariances, counts = _moments(z, torch.cat([y, every], 1))
-        weight = (counts / (counts + 1))[:-1, None, None]
-        shrunk = weight * covariances[:-1] + (1 - weight) * covariances[-1]
-        ridge = self.ridge * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        return Gaussians(means[:-1], torch.linalg.cholesky(shrunk + ridge))
+        y = torch.cat([y, y.sum(1, keepdim=True)], 1)  # a last column for each labelled example
+        counts = y.sum(0)
+        means = y.mT @ z / torch.where(counts > 0, counts, 1)[:, None]
+        centred = (z - means[:, None]) * y.mT[:, :, None].sqrt()  # (ways + 1, n, d)
+        return Gaussians(counts, means, centred.mT @ centred)
+
+    def update(self, state: Gaussians, support: Batch) -> Gaussians:
+        """Return the Gaussians with more examples, and new classes where y has more columns."""
+        return state.joined(self.adapt(support))
 
     def predict(self, state: Gaussians, x: Float[Tensor, "q d"]) -> Float[Tensor, "q ways"]:
-        """Return minus half the squared distances, ``(q, ways)``."""
-        return -mahalanobis(x, *state) / 2
-
-
-def _moments(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, unbiased covariance (zero for a single example) and number of each column's examples."""
-    counts = y.sum(0)
-    means = (y.mT @ z) / counts.clamp_min(1)[:, None]
-    centred = (z - means[:, None]) * y.mT[:, :, None].sqrt()  # (columns, n, d)
-    return means, centred.mT @ centred / (counts - 1).clamp_min(1)[:, None, None], counts
+        """Return minus half the squared distances, ``(q, ways)``; the covariance of a single example is zero."""
+        counts, means, scatters = state
+        covariances = scatters / (counts - 1).clamp_min(1)[:, None, None]
+        weight = (counts / (counts + 1))[:-1, None, None]
+        shrunk = weight * covariances[:-1] + (1 - weight) * covariances[-1]
+        ridge = self.ridge * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        return -mahalanobis(x, means[:-1], torch.linalg.cholesky(shrunk + ridge)) / 2
