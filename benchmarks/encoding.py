@@ -62,7 +62,7 @@ def main() -> None:
     common = {
         "learner": "Prototypical",
         "data": "glyphs",
-        "protocol": f"360 pictures of 28x28, Conv4-64, Adam, {torch.get_num_threads()} threads, medians of {REPEATS} in turns",
+        "protocol": f"360 pictures of 28x28, Conv4-64, Adam, threads: {torch.get_num_threads()}, medians of {REPEATS}",
         "ways": WAYS,
         "shots": 1,
         "ci95": None,
