@@ -66,6 +66,14 @@ def test_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert (tmp_path / f"adapt-{scheme}.svg").stat().st_size < 150_000
 
 
+def test_metric_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)  # it has its colours from the other picture
+    load(EXAMPLES / "metric_pictures.py").main(tmp_path, steps=1, test_tasks=4)
+    assert capsys.readouterr().out.count("right, 95 % interval over 4 unseen tasks") == 8
+    for scheme in ("light", "dark"):
+        assert (tmp_path / f"metric-{scheme}.svg").stat().st_size < 400_000
+
+
 def test_every_numbered_example_is_tested_here() -> None:
     assert [path.name[:2] for path in NUMBERED] == ["01", "02", "03", "04"]
 
