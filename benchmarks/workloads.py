@@ -148,7 +148,7 @@ WORKLOADS: dict[str, Workload] = {
         mini, shape=(3, 84, 84), tasks=4, queries=15, steps=5, lr=0.01, chunks=(1,), goal=1.5
     ),
     "omniglot fully connected": Workload(
-        connected, (1, 28, 28), tasks=32, chunks=(32,), torch_norm=BATCH_NORM_1D, goal=2.5
+        connected, (1, 28, 28), tasks=32, chunks=(8,), torch_norm=BATCH_NORM_1D, goal=2.5
     ),
     "transformer, 3 steps": Workload(transformer, (32, 64), tasks=16, steps=3, lr=0.1, chunks=(16,), goal=2),
     "omniglot strided, first order": _picture(strided, first_order=True, chunks=(32,), goal=3),
