@@ -124,7 +124,9 @@ def test_a_part_of_another_file_is_dropped(mirror: str, tmp_path: Path, length: 
     assert Mirror.ranges == [f"bytes={length}-", None]
 
 
-def test_a_part_that_is_whole_needs_no_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_a_part_that_is_whole_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: str) -> None:
+    monkeypatch.setenv("KSHOT_OFFLINE", offline)
     (tmp_path / "a.part").write_bytes(CONTENT)
     download([closed_port()], tmp_path / "a", CHECKSUM)
     assert files(tmp_path) == ["a"]

@@ -51,9 +51,11 @@ def download(urls: Sequence[str], path: Path, checksum: str, size: int | None = 
         return verify(path, checksum, "Delete it to have it downloaded, or put the right file there.")
     wanted = f"{path.name} ({checksum}{'' if size is None else f', {size} bytes'})"
     by_hand = f"Fetch {urls[0]} on a machine with a network and place it at {path}."
+    part = path.with_name(f"{path.name}.part")
+    if part.exists() and _checksum(part, checksum) == checksum:
+        return _named(part, path)
     if os.environ.get("KSHOT_OFFLINE", "0") not in ("", "0"):
         raise DataUnavailable(f"{wanted} is not on this machine and KSHOT_OFFLINE forbids a download. {by_hand}")
-    part = path.with_name(f"{path.name}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
@@ -63,10 +65,13 @@ def download(urls: Sequence[str], path: Path, checksum: str, size: int | None = 
         except _MirrorError as failure:
             failures.append(f"{url}: {failure}")
             continue
-        with writing(path):
-            part.replace(path)
-        return path
+        return _named(part, path)
     raise DataUnavailable(f"could not download {wanted}; {'; '.join(failures)}. {by_hand}")
+
+
+def _named(part: Path, path: Path) -> Path:
+    with writing(path):
+        return part.replace(path)
 
 
 def verify(path: Path, checksum: str, mend: str) -> Path:
@@ -94,8 +99,6 @@ def _checksum(path: Path, like: str) -> str:
 def _fetch(url: str, part: Path, checksum: str, seconds: float) -> None:
     """Complete ``part`` from one mirror, and start over once if what it held before does not fit."""
     for resume in (True, False) if part.exists() else (False,):
-        if resume and _checksum(part, checksum) == checksum:
-            return
         _receive(url, part, part.stat().st_size if resume else 0, seconds)
         if (found := _checksum(part, checksum)) == checksum:
             return
