@@ -1,11 +1,15 @@
 """The one-shot task of Lake et al. 2015: 20 official runs of 20 characters of one alphabet, 400 answers.
 
-Prototypical networks with a residual net, trained on the background alphabets alone, on tasks within one alphabet. Net and
-checkpoint are chosen on such tasks from the five background alphabets that ``omniglot("lake")`` holds out; then the runs are
-scored, once. Embeddings are means over fixed small distortions of a picture, the same for support and query.
+A residual net, trained on the background alphabets alone, on tasks within one alphabet, by one of two protocols:
 
-    python benchmarks/lake.py --minutes 44 --out runs/lake
-    python benchmarks/lake.py --out runs/lake --judge
+- ``lake``: prototypical networks; net and checkpoint are chosen on such tasks from five background alphabets held out.
+- ``koch``: a siamese net on Koch's alphabets and drawers, chosen on his for validation. It is also judged by verification:
+  are two drawings of one character? Half of 10,000 pairs are, and all are of one alphabet and of drawers unseen.
+
+The official runs are scored once. Embeddings may be means over fixed small distortions of a picture, the same for all.
+
+    python benchmarks/lake.py lake --out runs/lake
+    python benchmarks/lake.py lake --out runs/lake --judge
 """
 
 import argparse
@@ -21,20 +25,22 @@ from torch import Tensor, nn
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint, load_learner
 from kshot.core import Batch, Episode
-from kshot.evaluation import evaluate
-from kshot.learners.metric import Prototypical
+from kshot.evaluation import Evaluation, evaluate
+from kshot.learners.metric import Prototypical, Siamese, WeightedL1
 from kshot.nets.resnet import ResNet12
 from kshot.progress import show_progress
 from kshot.tasks.augment import Distortions
 from kshot.tasks.episodes import Episodes
-from kshot.tasks.labelled import Splits
+from kshot.tasks.labelled import LabelledData, Splits
 from kshot.tasks.omniglot import omniglot
 from kshot.tasks.omniglot_runs import lake_runs
 from kshot.tasks.source import TaskSource
 from kshot.training import train
 from rows import result_row, write_rows
 
-WAYS, ERROR_OF_PEOPLE = 20, 4.5
+WAYS, QUERIES = 20, 4  # of a training task
+PUBLISHED = {"lake": (95.5, "people"), "koch": (92.0, "Koch et al. 2015")}
+VERIFICATION = 93.42  # Koch et al. 2015
 
 
 class Runs(TaskSource):
@@ -51,6 +57,19 @@ class Runs(TaskSource):
 
     def sample(self, items: NDArray[np.int64]) -> Episode:
         return Episode(*(Batch(batch.x[items], batch.y[items]) for batch in self.episode))
+
+
+class HalfPrecision(nn.Module):
+    """Train a net in bfloat16, and use it in float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
+            features: Tensor = self.net(x)
+        return features.to(x.dtype)
 
 
 class Averaged(nn.Module):
@@ -73,74 +92,119 @@ def resized(x: Tensor, side: int) -> Tensor:
     return small.unflatten(0, x.shape[:2])
 
 
-def learner_of(widths: list[int]) -> Prototypical:
+def learner_of(protocol: str, widths: list[int]) -> Prototypical | Siamese:
     block1, block2, block3, block4 = widths
-    return Prototypical(ResNet12(1, (block1, block2, block3, block4)))
+    encoder = HalfPrecision(ResNet12(1, (block1, block2, block3, block4)))
+    return Prototypical(encoder) if protocol == "lake" else Siamese(encoder, WeightedL1(block4))
 
 
-def within_alphabets(splits: Splits, options: argparse.Namespace) -> Episodes:
-    data = splits.train.with_mirrored_classes().with_rotations("classes")
-    queries = options.train_queries
-    return Episodes(data, options.train_ways, 1, queries, options.seed, within_groups=True, augment=Distortions())
+def training_tasks(splits: Splits, seed: int) -> Episodes:
+    data = splits.train.with_mirrored_classes().with_rotations("per_episode")
+    return Episodes(data, WAYS, 1, QUERIES, seed, within_groups=True, augment=Distortions())
 
 
 def validation(splits: Splits, length: int) -> Episodes:
     return Episodes(splits.val, WAYS, 1, 1, seed=1, length=length, within_groups=True)
 
 
+def verification(learner: Siamese, data: LabelledData, pairs: int = 10_000, seed: int = 0) -> Evaluation:
+    """Return the accuracy of 'one character or not' on pairs within one alphabet, half of them of one character."""
+    rng = np.random.default_rng(seed)
+    groups, classes = np.asarray(data.groups), data.labels.numpy()
+    drawings = [np.flatnonzero(classes == one) for one in range(len(data.classes))]
+    right = []
+    with torch.no_grad():
+        z = torch.cat([learner.encode(x.float() / 255) for x in data.x.split(256)])
+        for number in range(pairs):
+            same = number % 2 == 0
+            alphabet = np.flatnonzero(groups == rng.choice(np.unique(groups)))
+            one, other = rng.choice(alphabet, 2, replace=False)
+            first, second = (
+                rng.choice(drawings[one], 2, replace=False)
+                if same
+                else (rng.choice(drawings[one]), rng.choice(drawings[other]))
+            )
+            right.append((learner.distance(z[first, None], z[second, None]).item() < 0) == same)
+    stamp = {**data.stamp, "tasks": "pairs within one alphabet, half of one character", "learner": "Siamese"}
+    return Evaluation("accuracy", True, torch.tensor(right, dtype=torch.float64), stamp)
+
+
+def judge(learner: Prototypical | Siamese, splits: Splits, options: argparse.Namespace) -> None:
+    """Score the official runs once, and verification where the protocol has it; write the rows."""
+    load_learner(options.out / "best.safetensors", learner)
+    learner.eval()
+    if options.copies:
+        learner.encoder = Averaged(learner.encoder, options.copies)
+    position = load_checkpoint(options.out / "last.safetensors")["position"]
+    published, whose = PUBLISHED[options.protocol]
+    about = {
+        "learner": type(learner).__name__,
+        "seed": options.seed,
+        "seconds": round(position["seconds"]),
+        "steps": position["step"],
+        "variant": f"{options.protocol}, ResNet12 {options.widths}, side {options.side}, {options.copies} copies",
+        "validation": position["best"],
+    }
+    result = evaluate(learner, Runs(options.side))
+    print(f"the official runs: {result}; {whose} {published} %")
+    rows = [result_row(result, ways=WAYS, shots=1, published=published, whose=whose, **about)]
+    if isinstance(learner, Siamese):
+        pairs = verification(learner, splits.test)
+        print(f"verification: {pairs}; Koch et al. 2015 {VERIFICATION} %")
+        rows.append(result_row(pairs, ways=2, shots=1, published=VERIFICATION, whose=whose, **about))
+    write_rows("lake", rows)
+
+
 def main() -> None:
-    """Train, or judge a trained run and write its row."""
+    """Train, compare on validation tasks, or judge a trained run and write its rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/lake"))
+    parser.add_argument("protocol", choices=("lake", "koch"))
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=44)
-    parser.add_argument("--side", type=int, default=48, help="of the pictures")
+    parser.add_argument("--side", type=int, default=32, help="of the pictures")
     parser.add_argument("--widths", type=int, nargs=4, default=[32, 64, 128, 256])
-    parser.add_argument("--train-ways", type=int, default=40)
-    parser.add_argument("--train-queries", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=2000, help="over which the learning rate falls to nothing")
-    parser.add_argument("--every", type=int, default=100)
-    parser.add_argument("--copies", type=int, default=8, help="distorted copies of which embeddings are means")
+    parser.add_argument("--tasks-per-step", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=10_000, help="over which the learning rate falls to nothing")
+    parser.add_argument("--every", type=int, default=250)
+    parser.add_argument("--copies", type=int, default=0, help="distorted copies of which embeddings are means")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--judge", action="store_true", help="score the 20 runs, once")
+    parser.add_argument("--compare", action="store_true", help="numbers of copies, on validation tasks")
+    parser.add_argument("--judge", action="store_true", help="score the official runs, once")
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(options.seed)
-    splits, learner = omniglot("lake", "antialiased", options.side), learner_of(options.widths)
-    if not options.judge:
-        optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
-        with show_progress("lake") as watch:
-            train(
-                learner,
-                within_alphabets(splits, options),
-                steps=options.steps,
-                minutes=options.minutes,
-                tasks_per_step=1,
-                optimizer=optimizer,
-                scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps),
-                validation=validation(splits, 200),
-                every=options.every,
-                out=options.out,
-                resume=options.resume,
-                seed=options.seed,
-                watch=watch,
-            )
+    splits, learner = (
+        omniglot(options.protocol, "antialiased", options.side),
+        learner_of(options.protocol, options.widths),
+    )
+    if options.judge:
+        judge(learner, splits, options)
         return
-    load_learner(options.out / "best.safetensors", learner)
-    chosen = Prototypical(Averaged(learner.encoder, options.copies))
-    for name, one in (("one embedding", learner), ("mean embedding", chosen)):
-        print(f"{name}, held-out background alphabets: {evaluate(one, validation(splits, 1000)).short()}")
-    result = evaluate(chosen, Runs(options.side))
-    print(f"error {100 * (1 - result.mean):.2f} % ± {100 * result.ci95:.2f} (people {ERROR_OF_PEOPLE} %): {result}")
-    position = load_checkpoint(options.out / "last.safetensors")["position"]
-    more = {
-        "learner": "Prototypical",
-        "ways": WAYS,
-        "shots": 1,
-        "published": 100 - ERROR_OF_PEOPLE,
-        "seed": options.seed,
-    }
-    write_rows("lake", [result_row(result, **more, seconds=round(position["seconds"]), steps=position["step"])])
+    if options.compare:
+        load_learner(options.out / "best.safetensors", learner)
+        encoder = learner.encoder
+        for copies in (0, 4, 8, 16):
+            learner.encoder = Averaged(encoder, copies)
+            print(f"{copies} copies: {evaluate(learner, validation(splits, 1000)).short()}")
+        return
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
+    with show_progress("lake") as watch:
+        train(
+            learner,
+            training_tasks(splits, options.seed),
+            steps=options.steps,
+            minutes=options.minutes,
+            tasks_per_step=options.tasks_per_step,
+            optimizer=optimizer,
+            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps),
+            validation=validation(splits, 200),
+            every=options.every,
+            out=options.out,
+            resume=options.resume,
+            seed=options.seed,
+            watch=watch,
+        )
 
 
 if __name__ == "__main__":

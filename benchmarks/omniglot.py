@@ -17,6 +17,7 @@ from pathlib import Path
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint, load_learner
 from kshot.cli.build import build_learner, fixed_tasks
+from kshot.cli.options import MatchingOptions
 from kshot.cli.run_config import learner_name, load_config
 from kshot.evaluation import evaluate
 from rows import result_row, write_rows
@@ -42,7 +43,9 @@ def main() -> None:
     position = load_checkpoint(options.run / "last.safetensors")["position"]
     name, shots = learner_name(told), told.shots or 1
     changes = {"antialiased": told.resize == "antialiased", "distorted": told.distort, "mirrored": told.mirror}
-    variant = ", ".join(["train and val" if told.with_val else "train", *(name for name, on in changes.items() if on)])
+    compared = [f"{told.distance.replace('-', ' ')} attention"] if isinstance(told, MatchingOptions) else []
+    trained_on = ["train and val" if told.with_val else "train", *(name for name, on in changes.items() if on)]
+    variant = ", ".join(trained_on + compared)
     rows = []
     for ways, published in zip((5, 20), PUBLISHED[name, shots], strict=True):
         result = evaluate(learner, fixed_tasks(told, "test", options.tasks, ways, shots, 15))

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,5 +114,8 @@ def test_mirrored_classes_are_classes_of_their_own() -> None:
     assert both.stamp["mirrored"] == "classes"
     assert torch.equal(both.x[2:], data.x.flip(-1))
     assert both.labels.tolist() == [0, 1, 2, 3]
+    assert both.groups is None
+    grouped = replace(data, groups=("one", "two")).with_mirrored_classes()
+    assert grouped.groups == ("one", "two", "one mirrored", "two mirrored")
     with pytest.raises(ValueError, match=r"mirroring needs pictures .* found x \(2, 3\)"):
         LabelledData.from_arrays(torch.zeros(2, 3), [0, 1]).with_mirrored_classes()

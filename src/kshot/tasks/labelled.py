@@ -135,7 +135,7 @@ class LabelledData:
         )
 
     def with_mirrored_classes(self) -> "LabelledData":
-        """Add the mirror image of every class as a class of its own: twice the classes to meta-train on.
+        """Add the mirror image of every class, and of every group, as one of its own: twice as many to meta-train on.
 
         Raises:
             ValueError: the examples are not pictures.
@@ -146,8 +146,9 @@ class LabelledData:
         """
         if self.x.dim() < 3:
             raise ValueError(f"mirroring needs pictures (n, channels, height, width); found x {tuple(self.x.shape)}.")
-        names = tuple(f"{name} mirrored" for name in self.classes)
-        return self.joined(replace(self, x=self.x.flip(-1), classes=names), mirrored="classes")
+        classes = tuple(f"{name} mirrored" for name in self.classes)
+        groups = None if self.groups is None else tuple(f"{name} mirrored" for name in self.groups)
+        return self.joined(replace(self, x=self.x.flip(-1), classes=classes, groups=groups), mirrored="classes")
 
     def with_rotations(self, rotations: Rotations) -> "LabelledData":
         """Return the same examples under another rule for quarter turns."""
