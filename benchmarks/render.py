@@ -51,6 +51,55 @@ def omniglot() -> str:
     )
 
 
+def lake() -> str:
+    """Return errors on the official runs, and of verification, beside the published ones."""
+    rows = [
+        (
+            row["learner"],
+            row["variant"],
+            "verification" if row["ways"] == 2 else "the official runs",
+            f"{100 * (1 - row['value']):.2f} ± {100 * row['ci95']:.2f}",
+            f"{100 - row['published']:.2f} ({row['whose']})",
+            f"{100 * (1 - row['validation']):.1f}",
+            f"{row['seconds'] / 60:.0f} min",
+        )
+        for row in latest("lake", "learner", "variant", "ways")
+    ]
+    head = ("learner", "trained by", "task", "error, %", "published", "error on validation tasks, %", "training")
+    return markdown(head, rows) if rows else ""
+
+
+def points(row: dict[str, Any]) -> str:
+    return f"{100 * row['difference']:+.2f} ± {100 * row['difference_ci95']:.2f}"
+
+
+def distances() -> str:
+    """Return what class means reach by each distance, and the paired difference to the squared Euclidean one."""
+    measured = {(row["learner"], row["embedding"], row["shots"]): row for row in read_rows("distances")}
+    rows = []
+    for name, embedding in dict.fromkeys(key[:2] for key in measured):
+        cells: list[str] = []
+        for shots in (1, 5):
+            row = measured[name, embedding, shots]
+            seeds = f"{100 * min(row['by_seed']):.1f} to {100 * max(row['by_seed']):.1f}"
+            cells += [percent(row), seeds, points(row) if row["difference_ci95"] else ""]
+        rows.append((name, embedding, *cells))
+    head = ("distance", "embedding trained with", *(f"{shots}-shot, {what}" for shots in (1, 5) for what in _CELLS))
+    return markdown(head, rows) if rows else ""
+
+
+_CELLS = ("%", "seeds", "paired difference, points")
+
+
+def semi() -> str:
+    """Return what unlabelled examples add, without and with distractors."""
+    rows = [
+        (row["learner"], str(row["distractors"]), percent(row), points(row) if row["difference_ci95"] else "")
+        for row in latest("semi", "learner", "distractors")
+    ]
+    return markdown(("learner", "distractor classes", "accuracy, %", "gain, points, paired"), rows) if rows else ""
+
+
 def sinusoid() -> str:
     """Return the mean squared error after 1, 5 and 10 gradient steps beside the published one."""
     rows = []
@@ -167,6 +216,9 @@ def memory() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "omniglot": omniglot,
+    "lake": lake,
+    "distances": distances,
+    "semi": semi,
     "sinusoid": sinusoid,
     "sampling": sampling,
     "encoding": encoding,
