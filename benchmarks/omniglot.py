@@ -49,6 +49,12 @@ def variant(told: LearnerOptions) -> str:
     return ", ".join(word for word, holds in words.items() if holds)
 
 
+def curve(run: Path) -> list[tuple[int, float]]:
+    """Return the accuracy on validation tasks by step."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [(line["step"], line["val_accuracy"]) for line in lines if "val_accuracy" in line]
+
+
 def main() -> None:
     """Judge a run and write its rows."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -79,6 +85,7 @@ def main() -> None:
                 selected="last weights"
                 if told.with_val
                 else f"best on {told.val_tasks} {told.ways}-way validation tasks",
+                curve=curve(options.run),
                 training=json.loads((options.run / "config.json").read_text())["options"],
             )
         )
