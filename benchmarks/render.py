@@ -31,6 +31,11 @@ def percent(row: dict[str, Any]) -> str:
     return f"{100 * row['value']:.2f} ± {100 * row['ci95']:.2f}"
 
 
+def cores(row: dict[str, Any]) -> str:
+    number = row["machine"].split(",")[1].split()[0]
+    return f"{number} core{'s' * (number != '1')}"
+
+
 def omniglot() -> str:
     """Return ours beside the published accuracy, and how long training took."""
     rows = [
@@ -42,7 +47,7 @@ def omniglot() -> str:
             f"{row['published']:.1f}",
             f"{row['episodes']:,}",
             f"{row['seconds'] / 60:.0f} min",
-            f"{row['machine'].split(',')[0]}, {row['machine'].split(',')[1].strip()}",
+            f"{row['machine'].split(',')[0]}, {cores(row)}",
         )
         for row in latest("omniglot", "learner", "ways", "shots", "variant")
     ]
