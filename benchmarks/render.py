@@ -36,8 +36,8 @@ def cores(row: dict[str, Any]) -> str:
     return f"{number} core{'s' * (number != '1')}"
 
 
-def omniglot() -> str:
-    """Return ours beside the published accuracy, and how long training took."""
+def omniglot(*keys: str, of: str = "") -> str:
+    """Return ours beside the published accuracy, and how long training took; the last recipe of each learner, or more."""
     rows = [
         (
             row["learner"].capitalize(),
@@ -49,7 +49,8 @@ def omniglot() -> str:
             f"{row['seconds'] / 60:.0f} min",
             f"{row['machine'].split(',')[0]}, {cores(row)}",
         )
-        for row in latest("omniglot", "learner", "ways", "shots", "variant")
+        for row in latest("omniglot", "learner", "ways", "shots", *keys)
+        if of in ("", row["learner"])
     ]
     return markdown(
         ("learner", "task", "trained on", "accuracy, %", "paper", "test tasks", "training", "machine"), rows
@@ -221,6 +222,8 @@ def memory() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "omniglot": omniglot,
+    "omniglot-all": lambda: omniglot("variant"),
+    "omniglot-prototypical": lambda: omniglot("variant", of="prototypical"),
     "lake": lake,
     "distances": distances,
     "semi": semi,
