@@ -1,6 +1,6 @@
 """Distances compared: class means in the embedding of one net, Omniglot, the split of Vinyals et al.
 
-Conv4-64 learns from the same starting weights and tasks with each distance, whose scale is learned too; three seeds.
+Conv4-64 learns from the same starting weights and tasks with each distance, its scale learned too; three seeds.
 Then every distance is judged on its own embedding, and on the one that was trained with the squared Euclidean distance.
 Steps and rates were not tuned for any of them. Tasks are judged in pairs, on the means of the three seeds.
 
@@ -16,18 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from kshot.allocator import keep_freed_memory
-from kshot.checkpoint import load_learner
 from kshot.core import Learner
 from kshot.evaluation import Evaluation, compare, evaluate
 from kshot.learners.metric import Mahalanobis, Prototypical, distances
 from kshot.nets.conv import Conv4
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.omniglot import omniglot
-from kshot.training import train
 from rows import result_row, write_rows
+from train_once import train_once
 
 FEATURES, WAYS, SEEDS = 64, 20, (0, 1, 2)
-REFERENCE = "squared Euclidean"
+REFERENCE, OWN = "squared Euclidean", "its own"
 
 
 class Scaled(nn.Module):
@@ -45,7 +44,7 @@ def prototypical(distance: distances.Distance, start: float = 1.0) -> Callable[[
     return lambda encoder: Prototypical(encoder, distance=Scaled(distance, start))
 
 
-LEARNERS: Mapping[str, Callable[[nn.Module], Learner]] = {
+LEARNERS: Mapping[str, Callable[[nn.Module], Learner]] = {  # the reference first
     REFERENCE: prototypical(distances.squared_euclidean),
     "Euclidean": prototypical(distances.euclidean),
     "Manhattan": prototypical(distances.manhattan),
@@ -60,23 +59,10 @@ def trained(name: str, seed: int, options: argparse.Namespace) -> Learner:
     torch.manual_seed(seed)
     learner = LEARNERS[name](Conv4(1, FEATURES))
     out = options.out / f"{name.replace(' ', '-').lower()}-{seed}"
-    if not (out / "best.safetensors").exists():
-        data = omniglot("vinyals", "antialiased").train.with_mirrored_classes()
-        optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
-        done = train(
-            learner,
-            Episodes(data, 60, 1, 5, 1000 + seed),
-            steps=options.steps,
-            tasks_per_step=1,
-            optimizer=optimizer,
-            scheduler=torch.optim.lr_scheduler.StepLR(optimizer, options.halve_every, 0.5),
-            every=options.steps,
-            out=out,
-            resume=out.exists(),
-            seed=seed,
-        )
-        print(f"{name}, seed {seed}: {done.seconds:.0f} s", flush=True)
-    load_learner(out / "best.safetensors", learner)
+    data = omniglot("vinyals", "antialiased").train.with_mirrored_classes()
+    tasks = Episodes(data, 60, 1, 5, 1000 + seed)
+    seconds = train_once(learner, tasks, out, steps=options.steps, halve_every=options.halve_every, seed=seed)
+    print(f"{name}, seed {seed}: {seconds:.0f} s", flush=True)
     return learner
 
 
@@ -100,14 +86,15 @@ def main() -> None:
     own = {name: [trained(name, seed, options) for seed in SEEDS] for name in LEARNERS}
     rows = []
     for shots in (1, 5):
-        reference, _ = judged(own[REFERENCE], shots, options.tasks)
+        results: dict[tuple[str, str], Evaluation] = {}
         for name, learners in own.items():
             swapped = [LEARNERS[name](learner.encoder) for learner in own[REFERENCE]]
-            for embedding, judges in (("its own", learners), (REFERENCE, swapped)):
+            for embedding, judges in ((OWN, learners), (REFERENCE, swapped)):
                 if embedding == REFERENCE and name in (REFERENCE, "learned diagonal"):
                     continue  # the same as the reference, before it has learned weights
                 result, by_seed = judged(judges, shots, options.tasks)
-                paired = compare(result, reference)
+                results[name, embedding] = result
+                paired = compare(result, results[REFERENCE, OWN])
                 print(f"{name}, {shots} shots, embedding {embedding}: {result.short()}; {paired}", flush=True)
                 rows.append(
                     result_row(

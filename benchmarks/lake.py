@@ -111,14 +111,14 @@ def verification(learner: Siamese, data: LabelledData, pairs: int = 10_000, seed
     """Return the accuracy of 'one character or not' on pairs within one alphabet, half of them of one character."""
     rng = np.random.default_rng(seed)
     groups, classes = np.asarray(data.groups), data.labels.numpy()
+    alphabets = [np.flatnonzero(groups == name) for name in np.unique(groups)]
     drawings = [np.flatnonzero(classes == one) for one in range(len(data.classes))]
     right = []
     with torch.no_grad():
         z = torch.cat([learner.encode(x.float() / 255) for x in data.x.split(256)])
         for number in range(pairs):
             same = number % 2 == 0
-            alphabet = np.flatnonzero(groups == rng.choice(np.unique(groups)))
-            one, other = rng.choice(alphabet, 2, replace=False)
+            one, other = rng.choice(alphabets[rng.integers(len(alphabets))], 2, replace=False)
             first, second = (
                 rng.choice(drawings[one], 2, replace=False)
                 if same
@@ -131,10 +131,8 @@ def verification(learner: Siamese, data: LabelledData, pairs: int = 10_000, seed
 
 def judge(learner: Prototypical | Siamese, splits: Splits, options: argparse.Namespace) -> None:
     """Score the official runs once, and verification where the protocol has it; write the rows."""
-    load_learner(options.out / "best.safetensors", learner)
+    learner.encoder = Averaged(learner.encoder, options.copies)
     learner.eval()
-    if options.copies:
-        learner.encoder = Averaged(learner.encoder, options.copies)
     position = load_checkpoint(options.out / "last.safetensors")["position"]
     published, whose = PUBLISHED[options.protocol]
     about = {
@@ -174,15 +172,14 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(options.seed)
-    splits, learner = (
-        omniglot(options.protocol, "antialiased", options.side),
-        learner_of(options.protocol, options.widths),
-    )
+    splits = omniglot(options.protocol, "antialiased", options.side)
+    learner = learner_of(options.protocol, options.widths)
+    if options.judge or options.compare:
+        load_learner(options.out / "best.safetensors", learner)
     if options.judge:
         judge(learner, splits, options)
         return
     if options.compare:
-        load_learner(options.out / "best.safetensors", learner)
         encoder = learner.encoder
         for copies in (0, 4, 8, 16):
             learner.encoder = Averaged(encoder, copies)

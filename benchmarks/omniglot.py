@@ -21,6 +21,7 @@ from kshot.cli.build import build_learner, fixed_tasks
 from kshot.cli.options import LearnerOptions, MatchingOptions, RelationOptions
 from kshot.cli.run_config import learner_name, load_config
 from kshot.evaluation import evaluate
+from kshot.run_folder import RunFolder
 from rows import result_row, write_rows
 
 PUBLISHED: dict[tuple[str, int], dict[int, float]] = {  # by learner and shots, then by ways
@@ -51,7 +52,7 @@ def variant(told: LearnerOptions) -> str:
 
 def curve(run: Path) -> list[tuple[int, float]]:
     """Return the accuracy on validation tasks by step."""
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    lines = RunFolder(run, resume=True).read_metrics()
     return [(line["step"], line["val_accuracy"]) for line in lines if "val_accuracy" in line]
 
 

@@ -22,7 +22,9 @@ def latest(table: str, *keys: str) -> list[dict[str, Any]]:
 
 
 def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Return a table in Markdown."""
+    """Return a table in Markdown, or nothing where no row is there yet."""
+    if not rows:
+        return ""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -72,7 +74,7 @@ def lake() -> str:
         for row in latest("lake", "learner", "variant", "ways")
     ]
     head = ("learner", "trained by", "task", "error, %", "published", "error on validation tasks, %", "training")
-    return markdown(head, rows) if rows else ""
+    return markdown(head, rows)
 
 
 def points(row: dict[str, Any]) -> str:
@@ -90,11 +92,9 @@ def distances() -> str:
             seeds = f"{100 * min(row['by_seed']):.1f} to {100 * max(row['by_seed']):.1f}"
             cells += [percent(row), seeds, points(row) if row["difference_ci95"] else ""]
         rows.append((name, embedding, *cells))
-    head = ("distance", "embedding trained with", *(f"{shots}-shot, {what}" for shots in (1, 5) for what in _CELLS))
-    return markdown(head, rows) if rows else ""
-
-
-_CELLS = ("%", "seeds", "paired difference, points")
+    cells_of = ("%", "seeds", "paired difference, points")
+    head = ("distance", "embedding trained with", *(f"{shots}-shot, {what}" for shots in (1, 5) for what in cells_of))
+    return markdown(head, rows)
 
 
 def semi() -> str:
@@ -103,7 +103,7 @@ def semi() -> str:
         (row["learner"], str(row["distractors"]), percent(row), points(row) if row["difference_ci95"] else "")
         for row in latest("semi", "learner", "distractors")
     ]
-    return markdown(("learner", "distractor classes", "accuracy, %", "gain, points, paired"), rows) if rows else ""
+    return markdown(("learner", "distractor classes", "accuracy, %", "gain, points, paired"), rows)
 
 
 def sinusoid() -> str:
@@ -182,7 +182,7 @@ def speed() -> str:
             error = f"{ours['error']:.0e}"
             rows.append((name, milliseconds(loop), milliseconds(ours), times(ours["ratio"]), fastest, error))
     head = ("meta-gradient", "textbook loop", "kshot", "ratio", "fastest exact rival, ratio to it", "error")
-    return markdown(head, rows) if rows else ""
+    return markdown(head, rows)
 
 
 def speed_all() -> str:
@@ -203,7 +203,7 @@ def speed_all() -> str:
         for number, row in enumerate(measured)
     ]
     head = ("meta-gradient", "by", "median", "ratio", "to exact rival", "error", "to floor", "peak", "first step")
-    return markdown(head, rows) if rows else ""
+    return markdown(head, rows)
 
 
 def memory() -> str:
@@ -217,7 +217,7 @@ def memory() -> str:
     }
     named = dict.fromkeys((row["variant"], row["tasks"]) for row in measured)
     rows = [(variant, str(tasks), *(value.get((variant, tasks, s), "") for s in steps)) for variant, tasks in named]
-    return markdown(("by", "tasks", *(f"{s} step{'s' * (s > 1)}" for s in steps)), rows) if rows else ""
+    return markdown(("by", "tasks", *(f"{s} step{'s' * (s > 1)}" for s in steps)), rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -8,7 +8,9 @@ for all and were not tuned; the last weights are judged, in pairs, on the same t
 """
 
 import argparse
+import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from kshot.allocator import keep_freed_memory
-from kshot.checkpoint import load_checkpoint, load_learner
 from kshot.core import Batch, Episode
-from kshot.evaluation import compare, evaluate
+from kshot.evaluation import Evaluation, compare, evaluate
 from kshot.learners.metric import Prototypical, SoftKMeans
 from kshot.nets.conv import Conv4
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.omniglot import omniglot
 from kshot.tasks.source import TaskSource
-from kshot.training import train
 from rows import result_row, write_rows
+from train_once import train_once
 
 DRAWINGS, LABELLED, UNLABELLED = 20, 2, 5
 
@@ -38,7 +39,7 @@ def part(data: LabelledData, drawings: slice) -> LabelledData:
     chosen = torch.from_numpy((first[:, None] + np.arange(DRAWINGS)[drawings]) % DRAWINGS)
     x = each.gather(1, chosen[:, :, None, None, None].expand(-1, -1, *each.shape[2:]))
     labels = torch.arange(len(each)).repeat_interleave(chosen.shape[1])
-    return LabelledData(x.flatten(0, 1), labels, data.classes, data.groups, data.rotations, data.stamp)
+    return replace(data, x=x.flatten(0, 1), labels=labels)
 
 
 class TenthLabelled(TaskSource):
@@ -62,25 +63,11 @@ class TenthLabelled(TaskSource):
 
 
 def trained(name: str, learner: Prototypical | SoftKMeans, distractors: int, options: argparse.Namespace) -> float:
-    """Train into the run's folder unless that is done, load the weights, and return the seconds."""
-    out = options.out / name
-    if not (out / "best.safetensors").exists():
-        data = omniglot("vinyals", "antialiased").train
-        optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
-        train(
-            learner,
-            TenthLabelled(data, options.train_ways, distractors, 1000 + options.seed),
-            steps=options.steps,
-            tasks_per_step=1,
-            optimizer=optimizer,
-            scheduler=torch.optim.lr_scheduler.StepLR(optimizer, options.halve_every, 0.5),
-            every=500,
-            out=out,
-            resume=out.exists(),
-            seed=options.seed,
-        )
-    load_learner(out / "best.safetensors", learner)
-    return float(load_checkpoint(out / "last.safetensors")["position"]["seconds"])
+    """Train on tasks with so many distractor classes, once, and return the seconds."""
+    data = omniglot("vinyals", "antialiased").train
+    tasks = TenthLabelled(data, options.train_ways, distractors, 1000 + options.seed)
+    how = {"steps": options.steps, "halve_every": options.halve_every, "seed": options.seed}
+    return train_once(learner, tasks, options.out / name, **how)
 
 
 def main() -> None:
@@ -95,15 +82,8 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(options.seed)
-    encoder = Conv4(1)
-    start = {name: value.clone() for name, value in encoder.state_dict().items()}
-
-    def fresh() -> Conv4:
-        encoder = Conv4(1)
-        encoder.load_state_dict(start)
-        return encoder
-
-    supervised = Prototypical(fresh())
+    start = Conv4(1)
+    supervised = Prototypical(copy.deepcopy(start))
     seconds = {"supervised": trained("supervised", supervised, 0, options)}
     learners = {"supervised": supervised, "supervised, k-means at test": SoftKMeans(supervised.encoder)}
     seconds["supervised, k-means at test"] = seconds["supervised"]
@@ -111,15 +91,15 @@ def main() -> None:
         ("soft k-means", False, 0),
         ("soft k-means with a distractor cluster", True, 5),
     ):
-        learners[name] = SoftKMeans(fresh(), distractors=clusters)
+        learners[name] = SoftKMeans(copy.deepcopy(start), distractors=clusters)
         seconds[name] = trained(name.replace(" ", "-"), learners[name], distractors, options)
     rows = []
     for distractors in (0, 5):
         tasks = TenthLabelled(omniglot("vinyals", "antialiased").test, 5, distractors, 2, options.tasks)
-        reference = evaluate(supervised, tasks)
-        for name, learner in learners.items():
-            result = evaluate(learner, tasks)
-            paired = compare(result, reference)
+        results: dict[str, Evaluation] = {}
+        for name, learner in learners.items():  # the supervised one first
+            result = results[name] = evaluate(learner, tasks)
+            paired = compare(result, results["supervised"])
             print(f"{name}, {distractors} distractors: {result.short()}; gain {paired}", flush=True)
             rows.append(
                 result_row(
