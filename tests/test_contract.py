@@ -13,6 +13,7 @@ from kshot.contract import CHECKS, Case, ContractError, check_learner, make_case
 from kshot.core import Batch, Episode, Learner
 from kshot.learners.gradient import MAML, inner_loop
 from kshot.learners.metric import (
+    Correspondence,
     FullContext,
     Mahalanobis,
     Matching,
@@ -24,7 +25,7 @@ from kshot.learners.metric import (
     WeightedL1,
     distances,
 )
-from kshot.learners.metric.siamese import contrastive, triplet
+from kshot.learners.metric.siamese import contrastive, n_pair, triplet
 from kshot.losses import mean_squared_error
 from kshot.nets.conv import Conv4
 from kshot.nets.features import CentreAndNormalise, CosineClassifier
@@ -114,6 +115,8 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     "siamese": lambda: (Siamese(embed(), WeightedL1(4)), rows(), None),
     "siamese, contrastive": lambda: (Siamese(embed(), distances.euclidean, contrastive(1.0)), rows(), None),
     "siamese, triplet": lambda: (Siamese(embed(), distances.squared_euclidean, triplet(1.0)), rows(), None),
+    "siamese, correspondence, n-pair": lambda: (Siamese(maps(), Correspondence(4), n_pair), pictures(), None),
+    "matching, correspondence": lambda: (Matching(maps(), distance=Correspondence(4, reach=1)), pictures(), None),
     "relation": lambda: (Relation(maps(), relation(group_norm)), pictures(), None),
     "relation, transductive": lambda: (
         Relation(maps(), relation(BatchStatisticsNorm), transductive=True),

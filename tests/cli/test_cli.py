@@ -153,6 +153,7 @@ def test_training_fills_a_run_folder(trained: tuple[Path, Ran], pictures: Path) 
         ("siamese",),
         ("siamese", "--pair-loss", "contrastive"),
         ("siamese", "--pair-loss", "triplet"),
+        ("siamese", "--pair-loss", "n-pair"),
         ("relation",),
         ("relation", "--batch-statistics"),
     ],

@@ -8,6 +8,7 @@ from torch import nn
 
 from kshot.core import Batch, Episode, Learner, one_hot
 from kshot.learners.metric import (
+    Correspondence,
     FullContext,
     Mahalanobis,
     Matching,
@@ -19,11 +20,23 @@ from kshot.learners.metric import (
     WeightedL1,
     distances,
 )
-from kshot.learners.metric.siamese import contrastive, triplet, verification
+from kshot.learners.metric.siamese import contrastive, n_pair, triplet, verification
 
 
 def score() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 1))
+
+
+class Places(nn.Module):
+    """Compares rows of four numbers as two places of two channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distance = Correspondence(2)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        distances: torch.Tensor = self.distance(x.view(-1, 2, 2, 1), y.view(-1, 2, 2, 1))
+        return distances
 
 
 LEARNERS: dict[str, Callable[[], Learner]] = {
@@ -36,6 +49,8 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "siamese": lambda: Siamese(nn.Identity(), WeightedL1(4)),
     "siamese, Euclidean": lambda: Siamese(nn.Identity(), distances.euclidean, contrastive(1.0)),
     "siamese, triplet": lambda: Siamese(nn.Identity(), distances.squared_euclidean, triplet(1.0)),
+    "siamese, n-pair": lambda: Siamese(nn.Identity(), distances.squared_euclidean, n_pair),
+    "siamese, correspondence": lambda: Siamese(nn.Identity(), Places()),
     "relation": lambda: Relation(nn.Identity(), score()),
     "open set": lambda: OpenSet(Prototypical(nn.Identity())),
 }
@@ -151,6 +166,16 @@ def test_triplet_compares_pairs_of_one_query() -> None:
     d, same = torch.tensor([[1.0, 3.0, 0.5], [2.0, 2.0, 9.0]]), torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     expected = (max(0, 1 - 3 + 1) + max(0, 1 - 0.5 + 1) + max(0, 2 - 2 + 1) + max(0, 2 - 9 + 1)) / 4
     assert triplet(1.0)(d, same, 1 - same).item() == expected
+
+
+def test_n_pair_sets_each_pair_of_one_class_against_all_pairs_of_two_of_either_example() -> None:
+    d, same = torch.randn(3, 4), torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
+    terms = []
+    for rows, labels in ((d, same), (d.T, same.T)):
+        for anchor, positive in labels.nonzero().tolist():
+            others = rows[anchor][labels[anchor] == 0]
+            terms.append((1 + (rows[anchor, positive] - others).exp().sum()).log())
+    torch.testing.assert_close(n_pair(d, same, 1 - same), torch.stack(terms).mean())
 
 
 def test_mahalanobis_shrinks_the_covariance_of_a_class_towards_that_of_the_task() -> None:

@@ -23,7 +23,7 @@ from kshot.cli.run_config import learner_name
 from kshot.core import Learner
 from kshot.learners.gradient import MAML
 from kshot.learners.metric import FullContext, Matching, Prototypical, Relation, Siamese, WeightedL1, distances
-from kshot.learners.metric.siamese import contrastive, triplet, verification
+from kshot.learners.metric.siamese import contrastive, n_pair, triplet, verification
 from kshot.losses import mean_squared_error
 from kshot.nets.conv import Conv4
 from kshot.nets.mlp import MLP
@@ -158,6 +158,8 @@ def _build_metric(options: MetricOptions) -> Learner:
             return Matching(encoder, distance=_DISTANCES[options.distance], temperature=temperature, context=context)
         case SiameseOptions(pair_loss="verification"):
             return Siamese(encoder, WeightedL1(features), verification)
+        case SiameseOptions(pair_loss="n-pair"):
+            return Siamese(encoder, distances.squared_euclidean, n_pair)
         case SiameseOptions(pair_loss=name):
             return Siamese(encoder, distances.euclidean, (contrastive if name == "contrastive" else triplet)(1.0))
     raise TypeError(f"no learner for {type(options).__name__}")

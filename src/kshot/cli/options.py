@@ -112,8 +112,8 @@ class MatchingOptions(MetricOptions):
 class SiameseOptions(MetricOptions):
     """Siamese networks (Koch et al. 2015): of one class or not, and the class of the best pair."""
 
-    pair_loss: Literal["verification", "contrastive", "triplet"] = "verification"
-    """What pairs are trained by; the last two on Euclidean distances with a margin of 1."""
+    pair_loss: Literal["verification", "contrastive", "triplet", "n-pair"] = "verification"
+    """What pairs are trained by: contrastive and triplet on Euclidean distances, margin 1; n-pair on squared ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["ResNet12"]
+__all__ = ["ResNet12", "ResidualBlock"]
 
 
 class ResNet12(nn.Module):
@@ -32,15 +32,30 @@ class ResNet12(nn.Module):
     ) -> None:
         super().__init__()
         inputs = (channels, *widths[:3])
-        self.blocks = nn.Sequential(*(_Block(*pair, norm) for pair in zip(inputs, widths, strict=True)))
+        self.blocks = nn.Sequential(*(ResidualBlock(*pair, norm) for pair in zip(inputs, widths, strict=True)))
 
     def forward(self, x: Float[Tensor, "n channels height width"]) -> Float[Tensor, "n features"]:
         """Map pictures ``(n, channels, height, width)`` to ``(n, features)``."""
         return self.blocks(x).mean((2, 3))  # type: ignore[no-any-return]
 
 
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, norm: Callable[[int], nn.Module]) -> None:
+class ResidualBlock(nn.Module):
+    """Three convolutions beside a short cut.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels that go out.
+        norm: as for ``ResNet12``.
+        halve: whether the maps are pooled to half their side.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        halve: bool = True,
+    ) -> None:
         super().__init__()
 
         def convolution(width: int) -> list[nn.Module]:
@@ -51,6 +66,9 @@ class _Block(nn.Module):
             *convolution(inputs), activation, *convolution(outputs), activation, *convolution(outputs)
         )
         self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), norm(outputs))
+        self.halve = halve
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(F.leaky_relu(self.body(x) + self.shortcut(x), 0.1), 2)
+    def forward(self, x: Float[Tensor, "n inputs height width"]) -> Float[Tensor, "n outputs rows columns"]:
+        """Map ``(n, inputs, height, width)`` to ``(n, outputs, height, width)``, or to half the height and width."""
+        y = F.leaky_relu(self.body(x) + self.shortcut(x), 0.1)
+        return F.max_pool2d(y, 2) if self.halve else y

@@ -1,5 +1,6 @@
 """Learners that compare: a query belongs with the support examples that it lies close to."""
 
+from kshot.learners.metric.correspondence import Correspondence as Correspondence
 from kshot.learners.metric.mahalanobis import Mahalanobis as Mahalanobis
 from kshot.learners.metric.matching import FullContext as FullContext
 from kshot.learners.metric.matching import Matching as Matching

@@ -66,9 +66,9 @@ class Matching(MetricLearner):
     T = 1. Its softmax lets no probability come near one; a learned temperature does.
 
     Args:
-        encoder: maps ``(m, *features)`` to embeddings ``(m, d)``.
+        encoder: maps ``(m, *features)`` to embeddings ``(m, d)``, or to maps where the distance is of maps.
         loss: what the query predictions are judged by.
-        distance: d, of ``kshot.learners.metric.distances`` or any other.
+        distance: d, of ``kshot.learners.metric.distances``, ``Correspondence(c)`` or any other.
         temperature: T; ``"learned"`` starts at one.
         context: embeds each example in the light of the whole support set; then the order of the support set matters.
     """
@@ -94,7 +94,7 @@ class Matching(MetricLearner):
         z = support.x
         return Batch((z, z if self.context is None else self.context.support(z)), support.y)
 
-    def predict(self, state: Batch, x: Float[Tensor, "q d"]) -> Float[Tensor, "q ways"]:
+    def predict(self, state: Batch, x: Float[Tensor, "q ..."]) -> Float[Tensor, "q ways"]:
         """Return log-probabilities of the classes, up to a constant, ``(q, ways)``."""
         _, support = state.x
         x = x if self.context is None else self.context.queries(x, support)

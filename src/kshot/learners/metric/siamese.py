@@ -14,7 +14,7 @@ from kshot.learners.metric.distances import Distance
 from kshot.learners.metric.members import class_logits, joined
 from kshot.losses import cross_entropy
 
-__all__ = ["PairLoss", "Siamese", "WeightedL1", "contrastive", "triplet", "verification"]
+__all__ = ["PairLoss", "Siamese", "WeightedL1", "contrastive", "n_pair", "triplet", "verification"]
 
 # Of distances, of which pairs are of one class and which of two, all (q, n); a pair of an unlabelled example is neither.
 PairLoss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -74,6 +74,24 @@ def triplet(margin: float) -> PairLoss:
     return loss
 
 
+def n_pair(distances: Tensor, same: Tensor, different: Tensor) -> Tensor:
+    r"""Return the mean of :math:`\log(1 + \sum_n e^{d(a, p) - d(a, n)})` over pairs (a, p) of one class, both ways.
+
+    All n are of other classes: a pair of one class is told from every pair of two at once.
+
+    Kihyuk Sohn 2016, "Improved deep metric learning with multi-class N-pair loss objective".
+
+    >>> n_pair(torch.tensor([[2.0, 2.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])) * 2
+    tensor(0.6931)
+    """
+
+    def one_way(distances: Tensor, same: Tensor, different: Tensor) -> Tensor:
+        others = torch.where(different > 0, -distances, -torch.inf)
+        return _mean(F.softplus(distances + others.logsumexp(1, keepdim=True)), same)
+
+    return (one_way(distances, same, different) + one_way(distances.mT, same.mT, different.mT)) / 2
+
+
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp_min(1)
 
@@ -88,9 +106,9 @@ class Siamese(MetricLearner):
     query with every labelled support example is a pair to train on.
 
     Args:
-        encoder: maps ``(m, *features)`` to embeddings ``(m, d)``.
-        distance: of two embeddings: ``WeightedL1(d)``, or one of ``kshot.learners.metric.distances``.
-        pair_loss: what distances are judged by: ``verification``, ``contrastive(margin)`` or ``triplet(margin)``.
+        encoder: maps ``(m, *features)`` to embeddings ``(m, d)``, or to maps where the distance is of maps.
+        distance: of two examples: ``WeightedL1(d)``, ``Correspondence(c)``, or of ``kshot.learners.metric.distances``.
+        pair_loss: what judges distances: ``verification``, ``contrastive(margin)``, ``triplet(margin)`` or ``n_pair``.
     """
 
     def __init__(self, encoder: nn.Module, distance: Distance, pair_loss: PairLoss = verification) -> None:
@@ -105,7 +123,7 @@ class Siamese(MetricLearner):
         """Return the support set with more examples, and new classes where y has more columns."""
         return joined(state, support)
 
-    def predict(self, state: Batch, x: Float[Tensor, "q d"]) -> Float[Tensor, "q ways"]:
+    def predict(self, state: Batch, x: Float[Tensor, "q ..."]) -> Float[Tensor, "q ways"]:
         """Return the negative distance of each query to the nearest example of each class, ``(q, ways)``."""
         return class_logits(-self.distance(x, state.x), state.y, torch.amax)
 
