@@ -1,6 +1,7 @@
 """Every learner keeps every promise, and every check catches a learner that breaks it."""
 
 import contextlib
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from kshot.batching import unstack
 from kshot.contract import CHECKS, Case, ContractError, check_learner, make_case
 from kshot.core import Batch, Episode, Learner
-from kshot.learners.gradient import MAML, inner_loop
+from kshot.learners.gradient import MAML, Reptile, Ridge, inner_loop
+from kshot.learners.gradient.update_rules import adam
 from kshot.learners.metric import (
     Correspondence,
     FullContext,
@@ -88,6 +90,30 @@ def first_order_direction(learner: Learner, tasks: Episode) -> dict[str, Tensor]
     return total
 
 
+def towards_the_end(learner: Learner, tasks: Episode) -> dict[str, Tensor]:
+    """Return the mean over tasks of the start less the end of training by torch's own optimizer, as Reptile states."""
+    assert isinstance(learner, Reptile)
+    maml = learner.learner
+    start = dict(maml.model.named_parameters())
+    total = {f"learner.model.{name}": torch.zeros_like(weight) for name, weight in start.items()}
+    for task in unstack(tasks):
+        model = copy.deepcopy(maml.model)
+        parameters = list(model.parameters())
+        optimizer = (
+            torch.optim.SGD(parameters, maml.lr)
+            if maml.rule.linear
+            else torch.optim.Adam(parameters, maml.lr, betas=(0.0, 0.999))
+        )
+        for _ in range(learner.steps):
+            optimizer.zero_grad()
+            outputs = model(torch.cat([task.support.x, task.query.x]))
+            learner.loss(outputs, torch.cat([task.support.y, task.query.y])).backward()
+            optimizer.step()
+        for name, weight in model.named_parameters():
+            total[f"learner.model.{name}"] += (start[name] - weight).detach() / len(tasks.support.y)
+    return total
+
+
 Row = tuple[Learner, TaskSource, Any]
 
 LEARNERS: dict[str, Callable[[], Row]] = {
@@ -137,6 +163,20 @@ LEARNERS: dict[str, Callable[[], Row]] = {
         None,
     ),
     "fomaml": lambda: (MAML(conv(group_norm), 0.4, 2, "first_order"), pictures(), first_order_direction),
+    "reptile": lambda: (Reptile(MAML(conv(group_norm), 0.1, 3, "first_order"), 2), pictures(), towards_the_end),
+    "reptile, batch statistics": lambda: (
+        Reptile(MAML(conv(BatchStatisticsNorm), 0.1, 3, "first_order"), 2),
+        pictures(),
+        towards_the_end,
+    ),
+    "reptile, Adam": lambda: (
+        Reptile(MAML(MLP(6, 8, 3), 0.01, 3, "first_order", rule=adam((0.0, 0.999))), 2),
+        rows(),
+        towards_the_end,
+    ),
+    "ridge": lambda: (Ridge(Conv4(1, 4)), pictures(), None),
+    "ridge, fewer features than examples": lambda: (Ridge(embed()), rows(), None),
+    "ridge, sinusoid": lambda: (Ridge(MLP(1, 8, 3), mean_squared_error), Sinusoids(5, 4), None),
     "simple shot": lambda: (Prototypical(nn.Sequential(embed(), CentreAndNormalise(torch.ones(4)))), rows(), None),
     "baseline++": lambda: (MAML(CosineClassifier(4, 3), 0.1, 3, encoder=embed()), rows(), None),
     "anil": lambda: (MAML(nn.Linear(4, 3), 0.4, 2, encoder=Conv4(1, 4)), pictures(), None),

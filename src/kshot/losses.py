@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,8 +15,8 @@ class Loss:
     """A loss of one task with the metric that goes with it.
 
     Both take a prediction ``(q, ...)`` and targets ``y`` of ``(q, ways)`` or ``(q, d)``, and return a scalar tensor.
+    Where y are ``labels``, an all-zero row is an unlabelled example.
 
-    >>> import torch
     >>> cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item() < 0.13
     True
     >>> cross_entropy.metric_name, mean_squared_error.metric_name
@@ -26,10 +27,15 @@ class Loss:
     metric: Callable[[Tensor, Tensor], Tensor]
     metric_name: str
     higher_is_better: bool
+    labels: bool = True
 
     def __call__(self, prediction: Tensor, y: Tensor) -> Tensor:
         """Return the loss of one task, a scalar."""
         return self.function(prediction, y)
+
+    def weight(self, y: Tensor) -> Tensor:
+        """Return how much each example weighs, ``(n,)``: one, or nothing where it is unlabelled."""
+        return y.sum(-1) if self.labels else torch.ones_like(y[:, 0])
 
 
 def _labelled_mean(values: Tensor, y: Tensor) -> Tensor:
@@ -51,4 +57,4 @@ def _mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
 
 
 cross_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True)
-mean_squared_error = Loss(_mean_squared_error, _mean_squared_error, "MSE", higher_is_better=False)
+mean_squared_error = Loss(_mean_squared_error, _mean_squared_error, "MSE", higher_is_better=False, labels=False)

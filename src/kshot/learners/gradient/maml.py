@@ -103,19 +103,14 @@ class MAML(Learner):
 
     def adapt(self, support: Batch) -> Weights:
         """Return the adapted weights, by name, and the support statistics where the model normalises by them."""
-        start, frozen = self._split_weights()
-
-        def objective(weights: Weights, given: tuple[Weights, Batch]) -> Tensor:
-            frozen, (x, y) = given
-            return self.loss(call(self.model, {**weights, **frozen}, x), y)
-
-        sizes = [self._sizes(start, step) for step in range(self.steps)]
+        start, frozen = self.split_weights()
+        sizes = [self.step_sizes(start, step) for step in range(self.steps)]
         given = frozen, support
         if self.differentiate == "implicit":
-            weights = proximal_minimum(objective, start, given, sizes, self.rule, self.proximity, self.cg_steps)
+            weights = proximal_minimum(self.objective, start, given, sizes, self.rule, self.proximity, self.cg_steps)
         else:
             loop = InnerLoop(self.rule, self.differentiate, self.truncate, self.checkpoint_every)
-            weights = loop(objective, start, given, sizes)
+            weights = loop(self.objective, start, given, sizes)
         if not self._keeps_statistics:
             return weights
         with recorded_statistics(self.model) as statistics:
@@ -131,21 +126,28 @@ class MAML(Learner):
             output: Tensor = call(self.model, weights, x)
         return output
 
-    def _split_weights(self) -> tuple[Weights, Weights]:
+    def objective(self, weights: Weights, given: tuple[Weights, Batch]) -> Tensor:
+        """Return what the inner loop descends: the loss of examples, with adapted weights and given frozen ones."""
+        frozen, (x, y) = given
+        return self.loss(call(self.model, {**weights, **frozen}, x), y)
+
+    def split_weights(self) -> tuple[Weights, Weights]:
+        """Return the parameters of the model that the inner loop adapts, and those that it does not."""
         frozen: Weights = dict(self.model.named_parameters())
         weights = {name: frozen.pop(name) for name in self.adapted}
         return weights, frozen
 
     def _learned_sizes(self, kind: LearnedSizes) -> nn.ParameterList:
-        weights, _ = self._split_weights()
+        weights, _ = self.split_weights()
         if kind == "per_parameter":
             return nn.ParameterList([torch.full_like(weight, self.lr)[None] for weight in weights.values()])
         return nn.ParameterList([weight.new_full((self.steps,), self.lr) for weight in weights.values()])
 
-    def _sizes(self, weights: Weights, step: int) -> Sizes:
-        """Return the step sizes of one step; learned ones are stored along a leading axis of steps."""
+    def step_sizes(self, weights: Weights, step: int) -> Sizes:
+        """Return the step size of each of the weights at one step."""
         if self.sizes is None:
             return {name: weight.new_tensor(self.lr) for name, weight in weights.items()}
+        # Learned sizes have a leading axis of steps.
         return {name: sizes[min(step, len(sizes) - 1)] for name, sizes in zip(weights, self.sizes, strict=True)}
 
 

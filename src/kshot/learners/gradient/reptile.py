@@ -1,0 +1,99 @@
+"""Reptile: move the start towards where training on a task ends."""
+
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.func import grad
+from torch.utils._pytree import tree_map
+
+from kshot.batching import map_leaves
+from kshot.core import Batch, Episode, Inputs, Learner
+from kshot.learners.gradient.inner_loop import plainly
+from kshot.learners.gradient.maml import MAML
+from kshot.weights import Weights
+
+__all__ = ["Reptile"]
+
+
+@final
+class Reptile(Learner):
+    r"""Train on a task, and take the way from its end back to the start for the meta-gradient.
+
+    .. math:: \theta \leftarrow \theta - \epsilon\, \frac{1}{T} \sum_{t=1}^{T} (\theta - \phi_t)
+
+    :math:`\phi_t` is where some steps on all examples of task t end, support and query alike. The meta-loss is
+    :math:`\tfrac12 \lVert \theta - \phi \rVert^2`, whose gradient this is with :math:`\phi` held fixed; epsilon is the
+    step size of ``torch.optim.SGD``, one at first and falling to zero in the paper.
+
+    Alex Nichol, Joshua Achiam, John Schulman 2018, "On first-order meta-learning algorithms". The paper's code carries
+    the moments of Adam from task to task; here each task begins anew.
+
+    Args:
+        learner: whose start is moved; its rule and step size serve in training too, its own steps at test time only.
+        steps: inner steps on a training task.
+        batch_size: of the examples of a training task that one of these steps sees, all in turn; by default all at once.
+
+    Raises:
+        ValueError: the learner has parameters that its inner loop does not adapt: nothing would train them.
+
+    >>> from kshot.learners.gradient.update_rules import adam
+    >>> inner = MAML(torch.nn.Linear(6, 3), 1e-3, steps=50, differentiate="first_order", rule=adam((0.0, 0.999)))
+    >>> learner = Reptile(inner, steps=5, batch_size=10)
+    >>> optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
+    """
+
+    fixed_ways = True
+    exact_gradient = False
+
+    def __init__(self, learner: MAML, steps: int, batch_size: int | None = None) -> None:
+        super().__init__(learner.loss)
+        adapted = {f"model.{name}" for name in learner.adapted}
+        if others := sorted(name for name, _ in learner.named_parameters() if name not in adapted):
+            raise ValueError(
+                f"Reptile moves what the inner loop adapts; {', '.join(others)} would never be trained. Let the loop adapt "
+                "them, freeze them outside the learner, or meta-train by MAML."
+            )
+        self.learner, self.steps, self.batch_size = learner, steps, batch_size
+        self.transductive, self.uses_unlabelled = learner.transductive, learner.uses_unlabelled
+        self.settings = {**learner.settings, "inner optimizer": "begins anew on each task"}
+
+    def encode(self, x: Inputs) -> Inputs:
+        """Embed examples as the learner does."""
+        return self.learner.encode(x)
+
+    def adapt(self, support: Batch) -> Weights:
+        """Return the weights that the learner adapts."""
+        return self.learner.adapt(support)
+
+    def predict(self, state: Weights, x: Inputs) -> Tensor:
+        """Return what the learner predicts."""
+        return self.learner.predict(state, x)
+
+    def task_loss(self, task: Episode) -> Tensor:
+        """Return half the squared way from the start to the end of training on all examples."""
+        start, _ = self.learner.split_weights()
+        with torch.no_grad():
+            end = self._trained(start, tree_map(lambda *parts: torch.cat(parts), *task))
+        return torch.stack([(start[name] - end[name]).square().sum() for name in start]).sum() / 2
+
+    def _trained(self, weights: Weights, examples: Batch) -> Weights:
+        loss, rule = plainly(self.learner.objective), self.learner.rule
+        slots = rule.init(weights)
+        for step, batch in enumerate(self._batches(examples)):
+            gradients = grad(loss)(weights, ({}, batch))
+            weights, slots = rule.update(gradients, weights, slots, self.learner.step_sizes(weights, step))
+        return weights
+
+    def _batches(self, examples: Batch) -> Iterator[Batch]:
+        """Yield a batch for each step, from one random order of the examples after another."""
+        n = len(examples.y)
+        if self.batch_size is None or self.batch_size >= n:
+            yield from [examples] * self.steps
+            return
+        rounds = -(-self.steps * self.batch_size // n)
+        order = torch.cat([torch.randperm(n, device=examples.y.device) for _ in range(rounds)])
+        for rows in order[: self.steps * self.batch_size].view(self.steps, self.batch_size):
+            yield map_leaves(itemgetter(rows), examples)

@@ -1,0 +1,66 @@
+"""Reptile: what its minibatches are, and what it refuses."""
+
+import pytest
+import torch
+from torch import nn
+
+from kshot.core import Batch, Episode, one_hot
+from kshot.learners.gradient import MAML, Reptile
+from kshot.losses import mean_squared_error
+
+
+def tasks(n: int = 6) -> Episode:
+    x = torch.randn(3, n, 4).double()
+    y = one_hot(torch.arange(n).expand(3, -1) % 2, 2).double()
+    return Episode(Batch(x, y), Batch(x + 0.1, y))
+
+
+def test_minibatches_show_each_example_once_before_any_twice() -> None:
+    # The gradient of a linear loss is the sum of the batch's inputs: the end of training tells what was seen.
+    learner = Reptile(MAML(nn.Linear(12, 1, bias=False), 1.0, loss=mean_squared_error), steps=4, batch_size=3)
+    examples = Batch(torch.eye(12), torch.zeros(12, 1))
+    seen = [batch.x for batch in learner._batches(examples)]
+    assert [len(batch) for batch in seen] == [3, 3, 3, 3]
+    torch.testing.assert_close(torch.cat(seen).sum(0), torch.ones(12))
+
+
+def test_minibatches_differ_between_tasks_and_steps_but_not_between_runs() -> None:
+    learner = Reptile(MAML(nn.Linear(4, 2), 0.1, 3, "first_order"), steps=3, batch_size=4).double()
+    alike = Episode(*(Batch(batch.x[:1].expand(3, -1, -1), batch.y) for batch in tasks()))
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        losses.append(learner.task_losses(alike))
+    assert torch.equal(*losses)
+    assert len(set(losses[0].tolist())) == 3
+
+
+def test_it_learns_to_learn_faster_than_its_start() -> None:
+    torch.manual_seed(0)
+    learner = Reptile(MAML(nn.Linear(4, 2), 0.5, 4, "first_order"), steps=4)
+    shift = torch.tensor([3.0, 0.0, 0.0, 0.0])
+
+    def drawn() -> Episode:
+        y = one_hot(torch.arange(8).expand(4, -1) % 2, 2)
+        x = 0.3 * torch.randn(4, 8, 4) + (y[..., :1] - 0.5) * shift
+        return Episode(Batch(x[:, :2], y[:, :2]), Batch(x[:, 2:], y[:, 2:]))
+
+    def query_loss() -> float:
+        held_out = drawn()
+        predictions = learner.predictions(held_out)
+        return (
+            torch.stack([learner.loss(*pair) for pair in zip(predictions, held_out.query.y, strict=True)]).mean().item()
+        )
+
+    before = query_loss()
+    optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
+    for _ in range(20):
+        optimizer.zero_grad()
+        learner.meta_loss(drawn()).backward()
+        optimizer.step()
+    assert query_loss() < before / 3
+
+
+def test_parameters_that_nothing_would_train_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.weight would never be trained"):
+        Reptile(MAML(nn.Linear(4, 2), 0.1, encoder=nn.Linear(4, 4, bias=False)), steps=1)
