@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kshot.batching import unstack
 from kshot.contract import CHECKS, Case, ContractError, check_learner, make_case
 from kshot.core import Batch, Episode, Learner
-from kshot.learners.gradient import MAML, Reptile, Ridge, inner_loop
+from kshot.learners.gradient import MAML, ProtoMAML, Reptile, Ridge, inner_loop
 from kshot.learners.gradient.update_rules import adam
 from kshot.learners.metric import (
     Correspondence,
@@ -29,6 +29,7 @@ from kshot.learners.metric import (
 )
 from kshot.learners.metric.siamese import contrastive, n_pair, triplet
 from kshot.losses import mean_squared_error
+from kshot.nets.context import FiLM, WithContext
 from kshot.nets.conv import Conv4
 from kshot.nets.features import CentreAndNormalise, CosineClassifier
 from kshot.nets.mlp import MLP
@@ -88,6 +89,10 @@ def first_order_direction(learner: Learner, tasks: Episode) -> dict[str, Tensor]
         for name, gradient in zip(adapted, torch.autograd.grad(loss, list(adapted.values())), strict=True):
             total[f"model.{name}"] = total.get(f"model.{name}", torch.tensor(0.0)) + gradient / len(tasks.support.y)
     return total
+
+
+def in_context(name: str) -> bool:
+    return name.endswith("context")
 
 
 def towards_the_end(learner: Learner, tasks: Episode) -> dict[str, Tensor]:
@@ -163,6 +168,33 @@ LEARNERS: dict[str, Callable[[], Row]] = {
         None,
     ),
     "fomaml": lambda: (MAML(conv(group_norm), 0.4, 2, "first_order"), pictures(), first_order_direction),
+    "boil": lambda: (
+        MAML(nn.Sequential(embed(), nn.Linear(4, 3)), 0.4, 2, adapts=lambda name: name.startswith("0.")),
+        rows(),
+        None,
+    ),
+    "cavia, sinusoid": lambda: (
+        MAML(WithContext(MLP(3, 8, 1), 2), 0.5, 2, adapts=in_context, loss=mean_squared_error),
+        Sinusoids(5, 4),
+        None,
+    ),
+    "cavia, FiLM": lambda: (
+        MAML(nn.Sequential(maps(), FiLM(4, 3), nn.Flatten(), nn.Linear(64, 3)), 0.5, 2, adapts=in_context),
+        pictures(),
+        None,
+    ),
+    "proto-maml": lambda: (ProtoMAML(embed(), 0.2, 2), rows(), None),
+    "proto-maml, GroupNorm, reverse": lambda: (
+        ProtoMAML(Conv4(1, 4, norm=group_norm), 0.1, 2, "reverse"),
+        pictures(),
+        None,
+    ),
+    "proto-maml, support statistics": lambda: (
+        ProtoMAML(Conv4(1, 4, norm=SupportStatisticsNorm), 0.1, 1),
+        pictures(),
+        None,
+    ),
+    "proto-maml, batch statistics": lambda: (ProtoMAML(Conv4(1, 4, norm=BatchStatisticsNorm), 0.1), pictures(), None),
     "reptile": lambda: (Reptile(MAML(conv(group_norm), 0.1, 3, "first_order"), 2), pictures(), towards_the_end),
     "reptile, batch statistics": lambda: (
         Reptile(MAML(conv(BatchStatisticsNorm), 0.1, 3, "first_order"), 2),

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from kshot.core import Batch, Inputs, Learner
 from kshot.learners.gradient.implicit import proximal_minimum
 from kshot.learners.gradient.inner_loop import InnerLoop, Mode
+from kshot.learners.gradient.layers import check_layers, keeps_statistics, normalises_by_queries
 from kshot.learners.gradient.update_rules import Sizes, UpdateRule, sgd
 from kshot.losses import Loss, cross_entropy
-from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm, recorded_statistics
+from kshot.nets.norm import recorded_statistics
 from kshot.plain_operations import PlainOperations
 from kshot.weights import Weights, call
 
@@ -80,7 +81,7 @@ class MAML(Learner):
         cg_steps: int = 5,
     ) -> None:
         super().__init__(loss)
-        _check_layers(model)
+        check_layers(model)
         self.model, self.encoder = model, nn.Identity() if encoder is None else encoder
         self.lr, self.steps, self.differentiate = lr, steps, differentiate
         self.rule = sgd() if rule is None else rule
@@ -92,9 +93,9 @@ class MAML(Learner):
             names = ", ".join(name for name, _ in model.named_parameters())
             raise ValueError(f"adapts must accept at least one parameter of the model; it has {names or 'none'}.")
         self.sizes = None if learn_lr is None else self._learned_sizes(learn_lr)
-        self._keeps_statistics = any(isinstance(layer, SupportStatisticsNorm) for layer in model.modules())
+        self._keeps_statistics = keeps_statistics(model)
         self.exact_gradient = differentiate in ("mixed", "reverse") and truncate is None
-        self.transductive = any(_normalises_by_queries(layer) for layer in model.modules())
+        self.transductive = normalises_by_queries(model)
         self.uses_unlabelled = self.transductive or self._keeps_statistics
 
     def encode(self, x: Inputs) -> Inputs:
@@ -149,17 +150,3 @@ class MAML(Learner):
             return {name: weight.new_tensor(self.lr) for name, weight in weights.items()}
         # Learned sizes have a leading axis of steps.
         return {name: sizes[min(step, len(sizes) - 1)] for name, sizes in zip(weights, self.sizes, strict=True)}
-
-
-def _normalises_by_queries(layer: nn.Module) -> bool:
-    stock = isinstance(layer, nn.modules.batchnorm._BatchNorm) and not layer.track_running_stats
-    return stock or type(layer) is BatchStatisticsNorm
-
-
-def _check_layers(model: nn.Module) -> None:
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats:
-            raise ValueError(
-                f"the model's layer {name!r} ({type(layer).__name__}) writes running averages, which an inner loop cannot. "
-                "Use kshot.nets.norm.BatchStatisticsNorm, or track_running_stats=False, or move the layer to the encoder."
-            )

@@ -1,0 +1,35 @@
+"""What the layers of a model mean for a learner whose inner loop runs through them."""
+
+from torch import nn
+
+from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm
+
+__all__ = ["check_layers", "keeps_statistics", "normalises_by_queries"]
+
+
+def check_layers(model: nn.Module) -> None:
+    """Refuse layers that cannot stand inside an inner loop.
+
+    Raises:
+        ValueError: a layer writes running averages.
+    """
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats:
+            raise ValueError(
+                f"the model's layer {name!r} ({type(layer).__name__}) writes running averages, which an inner loop cannot. "
+                "Use kshot.nets.norm.BatchStatisticsNorm, or track_running_stats=False, or move the layer to the encoder."
+            )
+
+
+def normalises_by_queries(model: nn.Module) -> bool:
+    """Return whether a query's output depends on the queries beside it."""
+    return any(
+        type(layer) is BatchStatisticsNorm
+        or (isinstance(layer, nn.modules.batchnorm._BatchNorm) and not layer.track_running_stats)
+        for layer in model.modules()
+    )
+
+
+def keeps_statistics(model: nn.Module) -> bool:
+    """Return whether queries are to be normalised by statistics of the support set."""
+    return any(isinstance(layer, SupportStatisticsNorm) for layer in model.modules())
