@@ -73,7 +73,7 @@ def lake() -> str:
         )
         for row in latest("lake", "learner", "variant", "ways")
     ]
-    head = ("learner", "trained by", "task", "error, %", "published", "error on validation tasks, %", "training")
+    head = ("learner", "trained by", "task", "error, %", "published", "error on validation, %", "training")
     return markdown(head, rows)
 
 

@@ -1,5 +1,8 @@
 """The distance of two pictures by their places, against its equation."""
 
+import inspect
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,6 +76,22 @@ def test_its_two_derivatives_under_vmap_too() -> None:
     assert gradgradcheck(distance, (x, y))
     together = vmap(distance)(torch.stack([x, y]), torch.stack([y, x]))
     torch.testing.assert_close(together, torch.stack([distance(x, y), distance(y, x)]))
+
+
+def test_places_wholly_unlike_still_have_a_gradient() -> None:
+    distance = Correspondence(2, reach=0)
+    with torch.no_grad():
+        distance.log_tau.fill_(6.0)
+    x = torch.tensor([1.0, 0.1]).view(1, 2, 1, 1).requires_grad_()
+    distance(x, -torch.tensor([1.0, 0.2]).view(1, 2, 1, 1)).sum().backward()
+    assert x.grad is not None
+    assert (x.grad != 0).all()
+
+
+def test_vectors_are_refused() -> None:
+    with pytest.raises(ValueError, match="an encoder that keeps maps"):
+        # past the annotations, which only the tests check
+        inspect.unwrap(Correspondence.forward)(Correspondence(2), torch.zeros(3, 2), torch.zeros(3, 2))
 
 
 def test_blank_maps_have_a_finite_distance_and_gradient() -> None:

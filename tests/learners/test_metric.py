@@ -178,6 +178,12 @@ def test_n_pair_sets_each_pair_of_one_class_against_all_pairs_of_two_of_either_e
     torch.testing.assert_close(n_pair(d, same, 1 - same), torch.stack(terms).mean())
 
 
+def test_n_pair_has_finite_second_derivatives_where_a_row_has_no_pair_of_two_classes() -> None:
+    d = torch.randn(2, 2).double().requires_grad_()
+    same = torch.tensor([[1.0, 1.0], [1.0, 0.0]]).double()
+    assert torch.autograd.gradgradcheck(lambda d: n_pair(d, same, 1 - same), d)
+
+
 def test_mahalanobis_shrinks_the_covariance_of_a_class_towards_that_of_the_task() -> None:
     support, query = batch(2, 3, torch.float64), batch(2, 1, torch.float64)
     learner = Mahalanobis(nn.Identity())

@@ -31,10 +31,8 @@ def test_its_meta_gradient_is_that_of_plain_autograd() -> None:
 
     (x, y), (qx, qy) = one
     prototypes = y.T @ body(x) / y.sum(0)[:, None]
-    weight, bias = (
-        body.weight * 1,
-        body.bias * 1,
-    )  # apart from those in the prototypes: a step holds the last layer fixed
+    # Apart from those in the prototypes: a step holds the last layer fixed.
+    weight, bias = body.weight * 1, body.bias * 1
     head, head_bias = 2 * prototypes, -prototypes.square().sum(1)
     for _ in range(2):
         logits = (x @ weight.T + bias) @ head.T + head_bias

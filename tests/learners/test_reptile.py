@@ -16,7 +16,6 @@ def tasks(n: int = 6) -> Episode:
 
 
 def test_minibatches_show_each_example_once_before_any_twice() -> None:
-    # The gradient of a linear loss is the sum of the batch's inputs: the end of training tells what was seen.
     learner = Reptile(MAML(nn.Linear(12, 1, bias=False), 1.0, loss=mean_squared_error), steps=4, batch_size=3)
     examples = Batch(torch.eye(12), torch.zeros(12, 1))
     seen = [batch.x for batch in learner._batches(examples)]
@@ -59,6 +58,10 @@ def test_it_learns_to_learn_faster_than_its_start() -> None:
         learner.meta_loss(drawn()).backward()
         optimizer.step()
     assert query_loss() < before / 3
+
+
+def test_a_frozen_encoder_is_taken() -> None:
+    Reptile(MAML(nn.Linear(4, 2), 0.1, encoder=nn.Linear(4, 4).requires_grad_(False)), steps=1)
 
 
 def test_parameters_that_nothing_would_train_are_refused() -> None:

@@ -38,6 +38,11 @@ def test_an_unlabelled_example_weighs_nothing_but_a_target_of_zeros_does() -> No
     assert not numbers.adapt(more).allclose(numbers.adapt(Batch(x, y)), atol=1e-3)
 
 
+def test_a_penalty_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="penalty above zero"):
+        Ridge(nn.Identity(), penalty=0.0)
+
+
 def test_it_takes_any_number_of_classes() -> None:
     learner = Ridge(nn.Identity())
     for ways in (2, 5):

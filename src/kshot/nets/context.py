@@ -11,8 +11,8 @@ class WithContext(nn.Module):
     """A net that has a few numbers of the task beside each input.
 
     Luisa Zintgraf et al. 2019, "Fast context adaptation via meta-learning" (CAVIA), which is
-    ``MAML(WithContext(MLP(1 + 5, 40, 40, 1), 5), lr=1.0, adapts=lambda name: name == "context")``. They are zero before a
-    task is known, and not meta-learned.
+    ``MAML(WithContext(MLP(1 + 5, 40, 40, 1), 5), 1.0, adapts=lambda name: name == "context", loss=mean_squared_error)`` for
+    regression. They are zero before a task is known, and not meta-learned.
 
     Args:
         net: maps ``(n, d + size)`` to ``(n, outputs)``.

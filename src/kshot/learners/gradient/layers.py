@@ -17,7 +17,7 @@ def check_layers(model: nn.Module) -> None:
         if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats:
             raise ValueError(
                 f"the model's layer {name!r} ({type(layer).__name__}) writes running averages, which an inner loop cannot. "
-                "Use kshot.nets.norm.BatchStatisticsNorm, or track_running_stats=False, or move the layer to the encoder."
+                "Use kshot.nets.norm.BatchStatisticsNorm, or track_running_stats=False, or move the layer to an encoder."
             )
 
 

@@ -51,10 +51,10 @@ class Reptile(Learner):
     def __init__(self, learner: MAML, steps: int, batch_size: int | None = None) -> None:
         super().__init__(learner.loss)
         adapted = {f"model.{name}" for name in learner.adapted}
-        if others := sorted(name for name, _ in learner.named_parameters() if name not in adapted):
+        if others := sorted(name for name, p in learner.named_parameters() if p.requires_grad and name not in adapted):
             raise ValueError(
                 f"Reptile moves what the inner loop adapts; {', '.join(others)} would never be trained. Let the loop adapt "
-                "them, freeze them outside the learner, or meta-train by MAML."
+                "them, freeze them by requires_grad_(False), or meta-train by MAML."
             )
         self.learner, self.steps, self.batch_size = learner, steps, batch_size
         self.transductive, self.uses_unlabelled = learner.transductive, learner.uses_unlabelled

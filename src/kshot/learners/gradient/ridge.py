@@ -33,6 +33,9 @@ class Ridge(Learner):
         penalty: lambda at the start.
         scale: a at the start.
 
+    Raises:
+        ValueError: the penalty is not positive.
+
     >>> from kshot.losses import mean_squared_error
     >>> learner = Ridge(nn.Identity(), mean_squared_error, penalty=1e-6)
     >>> weights = learner.adapt(Batch(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0], [3.0], [5.0]])))
@@ -44,9 +47,13 @@ class Ridge(Learner):
         self, encoder: nn.Module, loss: Loss = cross_entropy, *, penalty: float = 1.0, scale: float = 1.0
     ) -> None:
         super().__init__(loss)
+        if penalty <= 0:
+            raise ValueError(
+                f"Ridge expects a penalty above zero, from which its logarithm is learned; found {penalty}."
+            )
         self.encoder = encoder
-        self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
-        self.scale = nn.Parameter(torch.tensor(scale))
+        self.log_penalty = nn.Parameter(torch.tensor(float(penalty)).log())
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     def encode(self, x: Inputs) -> Tensor:
         """Embed examples, ``(m, d)``."""
@@ -56,7 +63,7 @@ class Ridge(Learner):
     def adapt(self, support: Batch) -> Float[Tensor, "features ways"]:
         """Return the weights of the last layer, that of the ones last, ``(d + 1, ways)``."""
         weight = self.loss.weight(support.y)[:, None]
-        z, y = _with_ones(support.x) * weight, support.y * weight
+        z, y = _with_ones(support.x) * weight, support.y
         few = len(z) < z.shape[1]
         products = z @ z.mT if few else z.mT @ z
         system = products + self.log_penalty.exp() * torch.eye(len(products), dtype=z.dtype, device=z.device)

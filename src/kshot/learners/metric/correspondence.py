@@ -45,23 +45,32 @@ class Correspondence(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[Tensor, "q c h w"], y: Float[Tensor, "n c h w"]) -> Float[Tensor, "q n"]:
-        """Return the distances of maps ``(q, c, h, w)`` and ``(n, c, h, w)``, ``(q, n)``."""
+        """Return the distances of maps ``(q, c, h, w)`` and ``(n, c, h, w)``, ``(q, n)``.
+
+        Raises:
+            ValueError: they are not maps, or not of one size.
+        """
         tau = self.log_tau.exp()
-        q, n, places = len(x), len(y), x[0, 0].numel()
+        if x.dim() != 4 or x.shape[1:] != y.shape[1:]:
+            raise ValueError(
+                f"Correspondence expects maps (m, channels, height, width) of one size; found {tuple(x.shape)} and "
+                f"{tuple(y.shape)}. Give it an encoder that keeps maps, such as kshot.nets.relation.relation_encoder."
+            )
+        q, n, places = len(x), len(y), x.shape[2:].numel()
         x_places, y_places = (F.normalize(maps, dim=1).flatten(2).mT.flatten(0, 1) for maps in (x, y))
         cosines = (tau * x_places @ y_places.mT).view(q, places, n, places)
-        alike = (cosines - tau).exp() * self._near(*x.shape[2:])[:, None]
-        x_found, y_found = (alike.sum(axis).clamp_min(1e-30).log() / tau for axis in (3, 1))
+        alike = cosines + self._log_near(*x.shape[2:])[:, None]
+        x_found, y_found = (alike.logsumexp(axis) / tau - 1 for axis in (3, 1))
         x_weight, y_weight = (self.weight(maps).flatten(1).softmax(1) for maps in (x, y))
         agreement = (x_weight[:, :, None] * x_found).sum(1) + (y_weight * y_found).sum(2)
         distances: Tensor = self.bias - self.log_scale.exp() * agreement
         return distances
 
-    def _near(self, height: int, width: int) -> Float[Tensor, "places places"]:
-        """Return beta of every two places, and zero out of reach."""
-        beta = (self.log_beta + self.log_beta.flip(0, 1)).exp()
+    def _log_near(self, height: int, width: int) -> Float[Tensor, "places places"]:
+        """Return the logarithm of beta of every two places, and the lowest number out of reach."""
+        log_beta = self.log_beta + self.log_beta.flip(0, 1)
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        steps = torch.stack([at.flatten() - at.flatten()[:, None] for at in (rows, columns)]).to(beta.device)
+        steps = torch.stack([at.flatten() - at.flatten()[:, None] for at in (rows, columns)]).to(log_beta.device)
         near = (steps.abs() <= self.reach).all(0)
         down, right = steps.clamp(-self.reach, self.reach) + self.reach
-        return torch.where(near, beta[down, right], 0)
+        return torch.where(near, log_beta[down, right], torch.finfo(log_beta.dtype).min / 2)

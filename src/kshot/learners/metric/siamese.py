@@ -86,7 +86,8 @@ def n_pair(distances: Tensor, same: Tensor, different: Tensor) -> Tensor:
     """
 
     def one_way(distances: Tensor, same: Tensor, different: Tensor) -> Tensor:
-        others = torch.where(different > 0, -distances, -torch.inf)
+        # Finite, since minus infinity would make second derivatives NaN where there is no pair of two classes.
+        others = torch.where(different > 0, -distances, torch.finfo(distances.dtype).min)
         return _mean(F.softplus(distances + others.logsumexp(1, keepdim=True)), same)
 
     return (one_way(distances, same, different) + one_way(distances.mT, same.mT, different.mT)) / 2
