@@ -21,6 +21,7 @@ TIERS = [
         "contract",
         "allocator",
         "atomic",
+        "divergence",
         "finite_differences",
         "program",
         "meta_gradient",

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
 
-from kshot.core import Batch, Episode
+from kshot.checkpoint import load_checkpoint
+from kshot.core import Batch, Episode, Learner
 from kshot.learners.gradient import MAML
+from kshot.learners.gradient.inner_loop import Mode
 from kshot.learners.metric import Prototypical
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
@@ -148,9 +150,48 @@ class Poisoned(TaskSource):
 
 def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights() -> None:
     model = MAML(MLP(1, 4, 1), 0.01, loss=mean_squared_error)
-    with pytest.raises(FloatingPointError, match="became inf at step 3"):
+    with pytest.raises(
+        FloatingPointError, match="became inf at step 3: in task 0 of the meta-batch, first in the loss"
+    ):
         train(model, Poisoned(0, 10), steps=5, tasks_per_step=1)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_run_that_diverges_names_the_task_and_keeps_the_weights_of_the_step_before(tmp_path: Path) -> None:
+    model = MAML(MLP(1, 4, 1), 0.01, loss=mean_squared_error)
+    with pytest.raises(FloatingPointError, match=r"step 1: in task 2 of the meta-batch.*last\.safetensors holds them"):
+        train(model, Poisoned(0, 10), steps=5, tasks_per_step=4, out=tmp_path)
+    assert load_checkpoint(tmp_path / "last.safetensors")["position"]["step"] == 0
+
+
+@pytest.mark.parametrize("mode", ["mixed", "reverse", "first_order"])
+def test_an_inner_step_that_is_too_large_is_traced_to_a_layer(mode: Mode) -> None:
+    model = MAML(MLP(1, 4, 4, 1), 1e15, 5, mode, loss=mean_squared_error)
+    with pytest.raises(
+        FloatingPointError, match=r"step 1: in task 0 of the meta-batch, first in layer model\.layers\.\d \("
+    ):
+        train(model, Sinusoids(5, 5), steps=5, tasks_per_step=4)
+
+
+class RootOfZero(Learner):
+    """A learner whose loss is finite and whose gradient is not."""
+
+    def __init__(self) -> None:
+        super().__init__(mean_squared_error)
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def adapt(self, support: Batch) -> Tensor:
+        return support.y.mean(0)
+
+    def predict(self, state: Tensor, x: Tensor) -> Tensor:
+        return x * self.weight.abs().sqrt() + state
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights() -> None:
+    learner = RootOfZero()
+    with pytest.raises(FloatingPointError, match=r"a gradient that is not finite: in task 0.*the gradient of weight"):
+        train(learner, Sinusoids(5, 5), steps=1)
+    assert learner.weight.item() == 0
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kshot.core import Learner
+from kshot.core import Learner, Tasks
+from kshot.divergence import culprit, is_finite
 from kshot.evaluation import Evaluation, evaluate
 from kshot.meta_gradient import ChunkSize, MetaGradient
 from kshot.run_folder import RunFolder
@@ -118,7 +119,7 @@ def train(
     Raises:
         ValueError: there is no budget, ``every`` or ``tasks_per_step`` is below 1, or ``out`` holds a run and
             ``resume`` is not set.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the loss or its gradient is not finite; the message names step, task and layer.
     """
     if steps is None and minutes is None:
         raise ValueError("train needs a budget: pass steps=, minutes= or both.")
@@ -193,16 +194,25 @@ class _Run:
         batch = tasks.draw(np.arange(self.step * tasks_per_step, (self.step + 1) * tasks_per_step), device)
         self.optimizer.zero_grad()
         value = gradient(batch).item()
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"the meta-loss became {value} at step {self.step + 1}; the weights of the step before are untouched. "
-                "Lower the learning rate, or clip the gradient."
-            )
+        if not is_finite(self.learner, value):
+            raise FloatingPointError(self._divergence(batch, value))
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
         self.step += 1
         return value
+
+    def _divergence(self, tasks: Tasks, value: float) -> str:
+        """Keep the weights of the step before, and say where the step went wrong."""
+        kept = "."
+        if self.folder is not None:
+            self.folder.save_last(self._content())
+            kept = f", and {self.folder.last} holds them."
+        what = ", with a gradient that is not finite" if math.isfinite(value) else ""
+        return (
+            f"the meta-loss became {value} at step {self.step + 1}{what}: {culprit(self.learner, tasks)}. The weights of "
+            f"the step before are untouched{kept} Lower the learning rates, inner and outer, or clip the gradient."
+        )
 
     def improves(self, result: Evaluation) -> bool:
         sign = 1 if result.higher_is_better else -1
