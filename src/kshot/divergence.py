@@ -16,8 +16,8 @@ __all__ = ["culprit", "is_finite"]
 
 def is_finite(learner: Learner, loss: float) -> bool:
     """Return whether a meta-loss and the gradient that came with it are finite."""
-    norms = [p.grad.norm() for p in learner.parameters() if p.grad is not None]
-    return math.isfinite(loss) and (not norms or bool(torch.stack(norms).isfinite().all()))
+    finite = [p.grad.isfinite().all() for p in learner.parameters() if p.grad is not None]
+    return math.isfinite(loss) and (not finite or bool(torch.stack(finite).all()))
 
 
 def culprit(learner: Learner, tasks: Tasks) -> str:

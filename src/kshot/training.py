@@ -195,6 +195,8 @@ class _Run:
         self.optimizer.zero_grad()
         value = gradient(batch).item()
         if not is_finite(self.learner, value):
+            if self.folder is not None:
+                self.folder.save_last(self._content())  # of the step before
             raise FloatingPointError(self._divergence(batch, value))
         self.optimizer.step()
         if self.scheduler is not None:
@@ -203,11 +205,8 @@ class _Run:
         return value
 
     def _divergence(self, tasks: Tasks, value: float) -> str:
-        """Keep the weights of the step before, and say where the step went wrong."""
-        kept = "."
-        if self.folder is not None:
-            self.folder.save_last(self._content())
-            kept = f", and {self.folder.last} holds them."
+        """Say where the step went wrong, and where the weights of the step before are."""
+        kept = "." if self.folder is None else f", and {self.folder.last} holds them."
         what = ", with a gradient that is not finite" if math.isfinite(value) else ""
         return (
             f"the meta-loss became {value} at step {self.step + 1}{what}: {culprit(self.learner, tasks)}. The weights of "

@@ -1,10 +1,13 @@
 """What the layers of a model mean for a learner whose inner loop runs through them."""
 
+from collections.abc import Callable
+
 from torch import nn
 
-from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm
+from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm, recorded_statistics
+from kshot.weights import Weights
 
-__all__ = ["check_layers", "keeps_statistics", "normalises_by_queries"]
+__all__ = ["check_layers", "keeps_statistics", "normalises_by_queries", "support_statistics"]
 
 
 def check_layers(model: nn.Module) -> None:
@@ -33,3 +36,12 @@ def normalises_by_queries(model: nn.Module) -> bool:
 def keeps_statistics(model: nn.Module) -> bool:
     """Return whether queries are to be normalised by statistics of the support set."""
     return any(isinstance(layer, SupportStatisticsNorm) for layer in model.modules())
+
+
+def support_statistics(model: nn.Module, run: Callable[[], object]) -> Weights:
+    """Return the statistics that a state keeps beside its weights; ``run`` shows the support set to the adapted model."""
+    if not keeps_statistics(model):
+        return {}
+    with recorded_statistics(model) as statistics:
+        run()
+    return statistics

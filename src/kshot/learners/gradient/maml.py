@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from kshot.core import Batch, Inputs, Learner
 from kshot.learners.gradient.implicit import proximal_minimum
 from kshot.learners.gradient.inner_loop import InnerLoop, Mode
-from kshot.learners.gradient.layers import check_layers, keeps_statistics, normalises_by_queries
+from kshot.learners.gradient.layers import check_layers, keeps_statistics, normalises_by_queries, support_statistics
 from kshot.learners.gradient.update_rules import Sizes, UpdateRule, sgd
 from kshot.losses import Loss, cross_entropy
-from kshot.nets.norm import recorded_statistics
 from kshot.plain_operations import PlainOperations
 from kshot.weights import Weights, call
 
@@ -93,10 +92,9 @@ class MAML(Learner):
             names = ", ".join(name for name, _ in model.named_parameters())
             raise ValueError(f"adapts must accept at least one parameter of the model; it has {names or 'none'}.")
         self.sizes = None if learn_lr is None else self._learned_sizes(learn_lr)
-        self._keeps_statistics = keeps_statistics(model)
         self.exact_gradient = differentiate in ("mixed", "reverse") and truncate is None
         self.transductive = normalises_by_queries(model)
-        self.uses_unlabelled = self.transductive or self._keeps_statistics
+        self.uses_unlabelled = self.transductive or keeps_statistics(model)
 
     def encode(self, x: Inputs) -> Inputs:
         """Embed examples by the encoder, where there is one."""
@@ -112,19 +110,12 @@ class MAML(Learner):
         else:
             loop = InnerLoop(self.rule, self.differentiate, self.truncate, self.checkpoint_every)
             weights = loop(self.objective, start, given, sizes)
-        if not self._keeps_statistics:
-            return weights
-        with recorded_statistics(self.model) as statistics:
-            self._call(weights, support.x)
-        return {**weights, **statistics}
+        return {**weights, **support_statistics(self.model, lambda: self.predict(weights, support.x))}
 
     def predict(self, state: Weights, x: Inputs) -> Tensor:
         """Return the outputs of the model with the adapted weights."""
-        return self._call(state, x)
-
-    def _call(self, weights: Weights, x: Inputs) -> Tensor:
         with PlainOperations():  # so that layers without a rule for vmap have one here too
-            output: Tensor = call(self.model, weights, x)
+            output: Tensor = call(self.model, state, x)
         return output
 
     def objective(self, weights: Weights, given: tuple[Weights, Batch]) -> Tensor:

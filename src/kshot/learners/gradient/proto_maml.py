@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from kshot.core import Batch, Inputs, Learner
 from kshot.learners.gradient.inner_loop import InnerLoop, Mode
-from kshot.learners.gradient.layers import check_layers, keeps_statistics, normalises_by_queries
+from kshot.learners.gradient.layers import check_layers, keeps_statistics, normalises_by_queries, support_statistics
 from kshot.learners.gradient.update_rules import UpdateRule, sgd
 from kshot.losses import Loss, cross_entropy
-from kshot.nets.norm import recorded_statistics
 from kshot.plain_operations import PlainOperations
 from kshot.weights import Weights, call
 
@@ -66,8 +65,8 @@ class ProtoMAML(Learner):
         self.loop = InnerLoop(sgd() if rule is None else rule, differentiate)
         self.exact_gradient = differentiate != "first_order"
         self.settings = {"inner steps": str(steps)}
-        self._keeps_statistics, self.transductive = keeps_statistics(body), normalises_by_queries(body)
-        self.uses_unlabelled = self.transductive or self._keeps_statistics
+        self.transductive = normalises_by_queries(body)
+        self.uses_unlabelled = self.transductive or keeps_statistics(body)
 
     def adapt(self, support: Batch) -> Weights:
         """Return the adapted weights of the body and the last layer, and support statistics where the body uses them."""
@@ -79,11 +78,7 @@ class ProtoMAML(Learner):
         start = {**body, _WEIGHT: 2 * prototypes, _BIAS: -prototypes.square().sum(1)}
         size = {name: weight.new_tensor(self.lr) for name, weight in start.items()}
         weights = self.loop(self._objective, start, support, [size] * self.steps)
-        if not self._keeps_statistics:
-            return weights
-        with recorded_statistics(self.body) as statistics:
-            self.predict(weights, support.x)
-        return {**weights, **statistics}
+        return {**weights, **support_statistics(self.body, lambda: self.predict(weights, support.x))}
 
     def predict(self, state: Weights, x: Inputs) -> Float[Tensor, "q ways"]:
         """Return the logits of queries, ``(q, ways)``."""

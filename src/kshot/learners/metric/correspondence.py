@@ -52,12 +52,12 @@ class Correspondence(nn.Module):
         Raises:
             ValueError: they are not maps, or not of one size.
         """
-        tau = self.log_tau.exp().clamp_max(_LARGEST_TAU)
         if x.dim() != 4 or x.shape[1:] != y.shape[1:]:
             raise ValueError(
                 f"Correspondence expects maps (m, channels, height, width) of one size; found {tuple(x.shape)} and "
                 f"{tuple(y.shape)}. Give it an encoder that keeps maps, such as kshot.nets.relation.relation_encoder."
             )
+        tau = self.log_tau.exp().clamp_max(_LARGEST_TAU)
         q, n, places = len(x), len(y), x.shape[2:].numel()
         x_places, y_places = (F.normalize(maps, dim=1).flatten(2).mT.flatten(0, 1) for maps in (x, y))
         cosines = (tau * x_places @ y_places.mT).view(q, places, n, places)
