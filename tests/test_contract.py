@@ -33,7 +33,7 @@ from kshot.nets.context import FiLM, WithContext
 from kshot.nets.conv import Conv4
 from kshot.nets.features import CentreAndNormalise, CosineClassifier
 from kshot.nets.mlp import MLP
-from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm, group_norm
+from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsNorm, group_norm
 from kshot.nets.resnet import ResNet12
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.labelled import LabelledData
@@ -161,6 +161,11 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     "maml, batch statistics, 5 steps": lambda: (MAML(conv(BatchStatisticsNorm), 0.1, 5), pictures(), None),
     "maml, support statistics": lambda: (MAML(conv(SupportStatisticsNorm), 0.4, 2), pictures(), None),
     "maml, stock batch norm": lambda: (MAML(conv(batch_norm), 0.4, 2), pictures(), None),
+    "maml, per-step norm, multi-step loss": lambda: (
+        MAML(conv(lambda channels: PerStepNorm(channels, 2)), 0.4, 2, multi_step=0.1, learn_lr="per_layer_per_step"),
+        pictures(),
+        None,
+    ),
     "maml, reverse": lambda: (MAML(conv(group_norm), 0.4, 2, "reverse"), pictures(), None),
     "maml, some layers adapted": lambda: (
         MAML(MLP(6, 8, 3), 0.4, 2, adapts=lambda name: name.startswith("layers.2")),

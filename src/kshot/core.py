@@ -114,6 +114,9 @@ class Learner(nn.Module, ABC):
         """Return the loss of one encoded task, a scalar. The one default that an algorithm may replace."""
         return self.loss(self.predict(self.adapt(task.support), task.query.x), task.query.y)
 
+    def at_progress(self, share: float) -> None:
+        """Hear before every training step which share of the budget is used, 0 to 1; by default nothing follows."""
+
     def task_losses(self, tasks: Tasks, chunk_size: int | None = None) -> Float[Tensor, " t"]:
         """Return the loss of each task.
 

@@ -38,13 +38,18 @@ class Program:
 
     def __init__(self, learner: Learner, tasks: Episode, total: int) -> None:
         self._names, self._parameters = _used(learner, tasks)
+        buffers = dict(learner.named_buffers())
+        self._buffers = list(buffers.values())
         inputs, spec = tree_flatten(tasks)
         self._wanted = [i for i, leaf in enumerate(inputs) if leaf.requires_grad]
 
-        def gradients(parameters: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        def gradients(
+            parameters: list[Tensor], told: list[Tensor], inputs: list[Tensor]
+        ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
             def loss(parameters: list[Tensor], chosen: list[Tensor]) -> Tensor:
                 whole = substituted(inputs, self._wanted, chosen)
-                with replaced(learner, dict(zip(self._names, parameters, strict=True))):
+                named = dict(zip((*self._names, *buffers), (*parameters, *told), strict=True))
+                with replaced(learner, named):
                     losses: Tensor = vmap(learner.task_loss)(tree_unflatten(whole, spec))
                 return losses.sum() / total
 
@@ -52,7 +57,7 @@ class Program:
             return value, *both
 
         with torch.no_grad():
-            example = _detached(self._parameters, inputs)
+            example = _detached(self._parameters, self._buffers, inputs)
             traced = make_fx(gradients)(*example)
             _refuse_random(traced)
             self._run: Any = torch.compile(traced, fullgraph=True, dynamic=False, options=_OPTIONS)
@@ -62,7 +67,7 @@ class Program:
         """Add the gradient to ``.grad`` of parameters and of encoded inputs; return the loss."""
         inputs = leaves(tasks)
         with torch.no_grad():
-            loss, to_parameters, to_inputs = self._run(*_detached(self._parameters, inputs))
+            loss, to_parameters, to_inputs = self._run(*_detached(self._parameters, self._buffers, inputs))
             for parameter, gradient in zip(self._parameters, to_parameters, strict=True):
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if self._wanted:

@@ -131,6 +131,7 @@ def train(
     learner.train()
     with _interruption() as interrupted, torch.random.fork_rng():
         while (reason := run.ending(steps, minutes, patience, interrupted)) is None:
+            learner.at_progress(run.progress(steps, minutes))
             loss = run.take_step(tasks, tasks_per_step, gradient, device, seed)
             due = run.step % every == 0 or run.ending(steps, minutes, None, interrupted) is not None
             result = None
@@ -142,7 +143,7 @@ def train(
                 step=run.step,
                 loss=loss,
                 seconds=run.seconds,
-                progress=min(1.0, max(run.step / (steps or math.inf), run.seconds / (60 * (minutes or math.inf)))),
+                progress=run.progress(steps, minutes),
                 tasks=run.step * tasks_per_step,
                 validation=result,
                 improved=result is not None and run.improves(result),
@@ -170,6 +171,9 @@ class _Run:
     @property
     def seconds(self) -> float:
         return self.earlier + time.monotonic() - self.start
+
+    def progress(self, steps: int | None, minutes: float | None) -> float:
+        return min(1.0, max(self.step / (steps or math.inf), self.seconds / (60 * (minutes or math.inf))))
 
     def ending(
         self, steps: int | None, minutes: float | None, patience: int | None, interrupted: threading.Event

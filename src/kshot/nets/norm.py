@@ -3,6 +3,7 @@
 A task has a handful of examples, so whose statistics normalise them decides what a learner may know:
 
 * ``BatchStatisticsNorm``: of the batch at hand, queries included at test time: **transductive** (MAML).
+* ``PerStepNorm``: the same, with a scale and shift for each inner step (MAML++).
 * ``SupportStatisticsNorm``: of the support set; queries are normalised by what the support set gave.
 * running averages: ``torch.nn.BatchNorm2d`` in an encoder (prototypical networks). It must not stand inside an inner
   loop in train mode, where it would write to its buffers.
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from kshot.plain_operations.normalisation import moments, normalised, per_channel
 
-__all__ = ["BatchStatisticsNorm", "SupportStatisticsNorm", "group_norm", "recorded_statistics"]
+__all__ = ["BatchStatisticsNorm", "PerStepNorm", "SupportStatisticsNorm", "group_norm", "recorded_statistics"]
 
 
 def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +59,42 @@ class BatchStatisticsNorm(nn.Module):
 
     def _normalised(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         return normalised(x, per_channel(x, mean), per_channel(x, variance), self.weight, self.bias, self.eps)
+
+
+class PerStepNorm(nn.Module):
+    """Normalise by the batch, with another scale and shift at each inner step.
+
+    The buffer ``step`` says which, and MAML sets it: weights that have just been moved meet statistics, scale and shift of
+    their own. Queries have those of the last step. Like the code of the paper it normalises queries by the queries at
+    hand, so that a learner with this layer is transductive.
+
+    Antreas Antoniou, Harrison Edwards, Amos Storkey 2019, "How to train your MAML".
+
+    Args:
+        channels: size of axis 1 of the input ``(n, channels, *space)``.
+        steps: of the inner loop; further ones are as the last.
+        eps: added to the variance.
+
+    >>> PerStepNorm(3, steps=5)(torch.randn(8, 3, 5, 5)).shape
+    torch.Size([8, 3, 5, 5])
+    """
+
+    step: Tensor
+
+    def __init__(self, channels: int, steps: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(steps, channels))
+        self.bias = nn.Parameter(torch.zeros(steps, channels))
+        self.register_buffer("step", torch.tensor(0), persistent=False)
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n channels *space"]:
+        """Normalise ``(n, channels, *space)`` over every axis but the channels."""
+        numbers = torch.arange(len(self.weight), device=self.step.device)
+        chosen = (numbers == self.step.clamp_max(len(self.weight) - 1)).to(self.weight.dtype)
+        weight, bias = chosen @ self.weight, chosen @ self.bias  # a look-up by a tensor crashes compiled programs
+        mean, variance = _channel_moments(x)
+        return normalised(x, per_channel(x, mean), per_channel(x, variance), weight, bias, self.eps)
 
 
 class SupportStatisticsNorm(BatchStatisticsNorm):

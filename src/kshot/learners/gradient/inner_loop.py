@@ -67,17 +67,33 @@ class InnerLoop:
             given: a pytree of every other tensor that L depends on and that the meta-gradient shall reach.
             sizes: the step sizes of each step, by name; the meta-gradient reaches them too.
         """
+        return self.path(objective, weights, [given] * len(sizes), sizes)[-1]
+
+    def path(
+        self, objective: Objective, weights: Weights, givens: Sequence[Any], sizes: Sequence[Sizes]
+    ) -> list[Weights]:
+        """Return the start and the weights after each step, or after every ``checkpoint_every`` of them.
+
+        Args:
+            objective: as above.
+            weights: as above.
+            givens: what is given at each step; steps between two checkpoints share what the first of them is given.
+            sizes: as above.
+        """
         loss = plainly(objective, twice=self.mode == "reverse")
-        state: State = weights, self.rule.init(weights)
-        first = 0 if self.truncate is None else max(0, len(sizes) - self.truncate)
-        for size in sizes[:first]:
-            state = self._recorded_step(loss, state, given, size, "first_order")
-        if self.mode == "mixed":
-            state = self._mixed_steps(loss, state, given, sizes[first:])
-        else:
-            for size in sizes[first:]:
-                state = self._recorded_step(loss, state, given, size, self.mode)
-        return state[0]
+        states: list[State] = [(weights, self.rule.init(weights))]
+        full = len(sizes) if self.truncate is None else self.truncate
+        every = (self.checkpoint_every or 1) if self.mode == "mixed" else 1
+        first = max(0, len(sizes) - full)
+        for given, size in zip(givens[:first], sizes[:first], strict=True):
+            states.append(self._recorded_step(loss, states[-1], given, size, "first_order"))
+        for start in range(first, len(sizes), every):
+            given, part = givens[start], sizes[start : start + every]
+            if self.mode == "mixed":
+                states.append(self._mixed_steps(loss, states[-1], given, part))
+            else:
+                states.append(self._recorded_step(loss, states[-1], given, part[0], self.mode))
+        return [weights for weights, _ in states]
 
     def _recorded_step(self, loss: Objective, state: State, given: Any, size: Sizes, mode: Mode) -> State:
         with torch.set_grad_enabled(mode == "reverse" and torch.is_grad_enabled()):
@@ -85,14 +101,10 @@ class InnerLoop:
         return self.rule.update(gradients, *state, size)
 
     def _mixed_steps(self, loss: Objective, state: State, given: Any, sizes: Sequence[Sizes]) -> State:
-        every = self.checkpoint_every or 1
-        for start in range(0, len(sizes), every):
-            part = list(sizes[start : start + every])
-            tensors, spec = tree_flatten((*state, part, given))
-            segment = _Segment(loss, self.rule, spec, random_state())
-            outputs = _MixedSteps.apply(segment, *tensors)  # type: ignore[no-untyped-call]
-            state = tree_unflatten(list(outputs), tree_flatten(state)[1])
-        return state
+        tensors, spec = tree_flatten((*state, list(sizes), given))
+        segment = _Segment(loss, self.rule, spec, random_state())
+        outputs = _MixedSteps.apply(segment, *tensors)  # type: ignore[no-untyped-call]
+        return tree_unflatten(list(outputs), tree_flatten(state)[1])  # type: ignore[no-any-return]
 
 
 def plainly(objective: Objective, twice: bool = False) -> Objective:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
-from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm, recorded_statistics
+from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsNorm, recorded_statistics
 from kshot.weights import Weights
 
-__all__ = ["check_layers", "keeps_statistics", "normalises_by_queries", "support_statistics"]
+__all__ = ["check_layers", "keeps_statistics", "normalises_by_queries", "step_told", "support_statistics"]
 
 
 def check_layers(model: nn.Module) -> None:
@@ -27,7 +28,7 @@ def check_layers(model: nn.Module) -> None:
 def normalises_by_queries(model: nn.Module) -> bool:
     """Return whether a query's output depends on the queries beside it."""
     return any(
-        type(layer) is BatchStatisticsNorm
+        type(layer) in (BatchStatisticsNorm, PerStepNorm)
         or (isinstance(layer, nn.modules.batchnorm._BatchNorm) and not layer.track_running_stats)
         for layer in model.modules()
     )
@@ -45,3 +46,12 @@ def support_statistics(model: nn.Module, run: Callable[[], object]) -> Weights:
     with recorded_statistics(model) as statistics:
         run()
     return statistics
+
+
+def step_told(model: nn.Module, step: int) -> Weights:
+    """Return the buffers that tell layers with values for each step which one it is."""
+    return {
+        f"{name}.step": torch.full_like(layer.step, step)
+        for name, layer in model.named_modules()
+        if isinstance(layer, PerStepNorm)
+    }

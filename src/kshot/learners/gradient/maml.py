@@ -6,10 +6,16 @@ from typing import Literal, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
-from kshot.core import Batch, Inputs, Learner
+from kshot.core import Batch, Episode, Inputs, Learner
 from kshot.learners.gradient.implicit import proximal_minimum
 from kshot.learners.gradient.inner_loop import InnerLoop, Mode
-from kshot.learners.gradient.layers import check_layers, keeps_statistics, normalises_by_queries, support_statistics
+from kshot.learners.gradient.layers import (
+    check_layers,
+    keeps_statistics,
+    normalises_by_queries,
+    step_told,
+    support_statistics,
+)
 from kshot.learners.gradient.update_rules import Sizes, UpdateRule, sgd
 from kshot.losses import Loss, cross_entropy
 from kshot.plain_operations import PlainOperations
@@ -42,16 +48,22 @@ class MAML(Learner):
         adapts: tells by its name whether a parameter of ``model`` takes part in the inner loop; by default all do.
         loss: what support and query predictions are judged by.
         rule: how a gradient becomes new weights; see ``kshot.learners.gradient.update_rules``.
+        test_steps: inner gradient steps in eval mode; as many as in training by default.
         learn_lr: meta-learn the step sizes, starting from ``lr``: one for each element of the weights (Zhenguo Li et al.
             2017, "Meta-SGD"), or one for each tensor of them and each step (Antreas Antoniou et al. 2019, "How to train
             your MAML"), the last of which also serves further steps.
+        multi_step: for this share of training, at its beginning, the queries are judged after every step, the earlier ones
+            ever less (the multi-step loss of the last of these papers); ``Learner.at_progress`` tells how far training is.
+        first_order_until: for this share of training, at its beginning, leave the inner gradient out of the meta-gradient
+            (derivative-order annealing, of the same paper).
         truncate: differentiate only the last so many steps in full.
         checkpoint_every: keep the weights of every so many steps alone, for long unrolls.
         proximity: for ``implicit``, how strongly adapted weights are drawn to the start.
         cg_steps: for ``implicit``, conjugate gradient iterations.
 
     Raises:
-        ValueError: no parameter is adapted, or a layer of ``model`` cannot stand inside an inner loop.
+        ValueError: no parameter is adapted, a layer of ``model`` cannot stand inside an inner loop, or ``implicit`` or
+            ``checkpoint_every``, which pass over single steps, meets what needs each of them.
 
     >>> from kshot.losses import mean_squared_error
     >>> learner = MAML(nn.Linear(1, 1), lr=0.1, loss=mean_squared_error)
@@ -61,6 +73,7 @@ class MAML(Learner):
     """
 
     fixed_ways = True
+    progress: Tensor
 
     def __init__(
         self,
@@ -73,7 +86,10 @@ class MAML(Learner):
         loss: Loss = cross_entropy,
         *,
         rule: UpdateRule | None = None,
+        test_steps: int | None = None,
         learn_lr: LearnedSizes | None = None,
+        multi_step: float = 0.0,
+        first_order_until: float = 0.0,
         truncate: int | None = None,
         checkpoint_every: int | None = None,
         proximity: float = 2.0,
@@ -83,16 +99,23 @@ class MAML(Learner):
         check_layers(model)
         self.model, self.encoder = model, nn.Identity() if encoder is None else encoder
         self.lr, self.steps, self.differentiate = lr, steps, differentiate
+        self.test_steps = steps if test_steps is None else test_steps
+        self.multi_step, self.first_order_until = multi_step, first_order_until
         self.rule = sgd() if rule is None else rule
         self.truncate, self.checkpoint_every = truncate, checkpoint_every
         self.proximity, self.cg_steps = proximity, cg_steps
-        self.settings = {"inner steps": str(steps)}
+        self.settings = {"inner steps": str(self.test_steps)}
         self.adapted = tuple(name for name, _ in model.named_parameters() if adapts is None or adapts(name))
         if not self.adapted:
             names = ", ".join(name for name, _ in model.named_parameters())
             raise ValueError(f"adapts must accept at least one parameter of the model; it has {names or 'none'}.")
         self.sizes = None if learn_lr is None else self._learned_sizes(learn_lr)
-        self.exact_gradient = differentiate in ("mixed", "reverse") and truncate is None
+        self._exact = differentiate in ("mixed", "reverse") and truncate is None
+        self._check_single_steps()
+        # Where nobody tells, training is taken to be at its end: the loss after the last step, differentiated in full.
+        self.register_buffer("progress", torch.ones(()), persistent=bool(multi_step or first_order_until))
+        self.register_load_state_dict_post_hook(_as_loaded)  # type: ignore[no-untyped-call]
+        self.at_progress(1.0)
         self.transductive = normalises_by_queries(model)
         self.uses_unlabelled = self.transductive or keeps_statistics(model)
 
@@ -100,23 +123,54 @@ class MAML(Learner):
         """Embed examples by the encoder, where there is one."""
         return self.encoder(x)
 
+    def at_progress(self, share: float) -> None:
+        """Judge and differentiate as at this share of training, 0 to 1."""
+        self.progress.fill_(share)
+        self.judges_every_step = share < self.multi_step
+        self.leaves_order_out = share < self.first_order_until
+        self.exact_gradient = self._exact and not self.leaves_order_out
+
     def adapt(self, support: Batch) -> Weights:
-        """Return the adapted weights, by name, and the support statistics where the model normalises by them."""
-        start, frozen = self.split_weights()
-        sizes = [self.step_sizes(start, step) for step in range(self.steps)]
-        given = frozen, support
-        if self.differentiate == "implicit":
-            weights = proximal_minimum(self.objective, start, given, sizes, self.rule, self.proximity, self.cg_steps)
-        else:
-            loop = InnerLoop(self.rule, self.differentiate, self.truncate, self.checkpoint_every)
-            weights = loop(self.objective, start, given, sizes)
-        return {**weights, **support_statistics(self.model, lambda: self.predict(weights, support.x))}
+        """Return the adapted weights, by name, and what the layers of the model have to be told beside them."""
+        state = self._states(support)[-1]
+        return {**state, **support_statistics(self.model, lambda: self.predict(state, support.x))}
 
     def predict(self, state: Weights, x: Inputs) -> Tensor:
         """Return the outputs of the model with the adapted weights."""
         with PlainOperations():  # so that layers without a rule for vmap have one here too
             output: Tensor = call(self.model, state, x)
         return output
+
+    def task_loss(self, task: Episode) -> Tensor:
+        """Return the loss of the queries after the last step, or at the beginning of training after every step."""
+        if not (self.training and self.judges_every_step):
+            return super().task_loss(task)
+        states = self._states(task.support)[1:]
+        losses = torch.stack([self.loss(self.predict(state, task.query.x), task.query.y) for state in states])
+        return losses @ self._shares(len(states)).to(losses)
+
+    def _shares(self, steps: int) -> Tensor:
+        """Return how much the loss after each step counts: all alike at first, ever more the last; they sum to one."""
+        # As in the paper's code, no step counts less than 3 % of its fair share until all but the last are dropped.
+        earlier = (1 - self.progress / self.multi_step).clamp_min(0.03) / steps
+        return torch.cat([earlier.expand(steps - 1), 1 - (steps - 1) * earlier.view(1)])
+
+    def _states(self, support: Batch) -> list[Weights]:
+        """Return what predicts after no step, and after each step or segment of steps."""
+        start, frozen = self.split_weights()
+        steps = self.steps if self.training else self.test_steps
+        sizes = [self.step_sizes(start, step) for step in range(steps)]
+        told = [step_told(self.model, step) for step in range(max(1, steps))]
+        givens = [({**frozen, **one}, support) for one in told[:steps]]
+        if self.differentiate == "implicit":
+            problem = self.objective, start, (frozen, support), sizes
+            path = [start, proximal_minimum(*problem, self.rule, self.proximity, self.cg_steps)]
+        else:
+            mode: Mode = "first_order" if self.leaves_order_out else self.differentiate
+            loop = InnerLoop(self.rule, mode, self.truncate, self.checkpoint_every)
+            path = loop.path(self.objective, start, givens, sizes)
+        # What was given at a step also goes with the weights that the step makes.
+        return [{**weights, **told[max(0, min(i, len(told)) - 1)]} for i, weights in enumerate(path)]
 
     def objective(self, weights: Weights, given: tuple[Weights, Batch]) -> Tensor:
         """Return what the inner loop descends: the loss of examples, with adapted weights and given frozen ones."""
@@ -128,6 +182,18 @@ class MAML(Learner):
         frozen: Weights = dict(self.model.named_parameters())
         weights = {name: frozen.pop(name) for name in self.adapted}
         return weights, frozen
+
+    def _check_single_steps(self) -> None:
+        skips = self.differentiate == "implicit" or self.checkpoint_every is not None
+        needs = {
+            "multi_step": self.multi_step,
+            "first_order_until": self.first_order_until and self.differentiate == "implicit",
+            "a PerStepNorm layer": step_told(self.model, 0),
+        }
+        if skips and (found := [name for name, told in needs.items() if told]):
+            raise ValueError(
+                f"implicit and checkpoint_every pass over single steps, which {' and '.join(found)} needs; leave one out."
+            )
 
     def _learned_sizes(self, kind: LearnedSizes) -> nn.ParameterList:
         weights, _ = self.split_weights()
@@ -141,3 +207,7 @@ class MAML(Learner):
             return {name: weight.new_tensor(self.lr) for name, weight in weights.items()}
         # Learned sizes have a leading axis of steps.
         return {name: sizes[min(step, len(sizes) - 1)] for name, sizes in zip(weights, self.sizes, strict=True)}
+
+
+def _as_loaded(learner: MAML, _: object) -> None:
+    learner.at_progress(learner.progress.item())
