@@ -38,7 +38,7 @@ def variant(told: LearnerOptions) -> str:
     """Say what a run was trained on, and what it does otherwise than others of its name."""
     words = {
         "train and val" if told.with_val else "train": True,
-        f"the split of {told.preset}": told.preset != "vinyals",
+        f"the split of {told.protocol}": told.protocol != "vinyals",
         "antialiased": told.resize == "antialiased",
         "distorted": told.distort,
         "mirrored": told.mirror,

@@ -16,9 +16,9 @@ from kshot.learners.metric.hausdorff import ModifiedHausdorff
 from kshot.tasks import omniglot_pack
 from kshot.tasks.cache import DataUnavailable
 from kshot.tasks.episodes import Episodes
-from kshot.tasks.omniglot import Preset, Resize, lake_runs, omniglot, prepare
+from kshot.tasks.omniglot import ProtocolName, Resize, lake_runs, omniglot, prepare
 from kshot.tasks.omniglot_pack import Characters, pack, read_npz, unpack, vinyals_split
-from kshot.tasks.omniglot_presets import protocol
+from kshot.tasks.omniglot_protocols import published_protocol
 from kshot.tasks.omniglot_runs import Runs, pack_runs
 
 REAL = Path(os.environ.get("KSHOT_DATA") or "/nowhere", "omniglot", "omniglot.npz")
@@ -187,7 +187,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("preset", "counts", "rotations"),
+    ("protocol", "counts", "rotations"),
     [
         ("vinyals", (1028, 172, 423), ("classes", "classes", "classes")),
         ("finn", (1100, 100, 423), ("per_class", "per_class", "per_class")),
@@ -198,10 +198,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_splits_rotations_and_pictures(
-    whole: Path, preset: Preset, counts: tuple[int, ...], rotations: tuple[str, ...]
+    whole: Path, protocol: ProtocolName, counts: tuple[int, ...], rotations: tuple[str, ...]
 ) -> None:
-    side = 20 if preset == "mann" else 28
-    splits = omniglot(preset, root=whole)
+    side = 20 if protocol == "mann" else 28
+    splits = omniglot(protocol, root=whole)
     for name, part, count, rotation in zip(splits._fields, splits, counts, rotations, strict=True):
         assert part.x.shape == (20 * count, 1, side, side)
         assert part.x.dtype == torch.uint8
@@ -209,7 +209,7 @@ def test_splits_rotations_and_pictures(
         assert len(part.classes) == count
         assert part.rotations == rotation
         assert part.stamp["data"] == "omniglot"
-        assert part.stamp["split"].startswith(f"{name} of {preset}: {counts[0]}/{counts[1]}/{counts[2]}")
+        assert part.stamp["split"].startswith(f"{name} of {protocol}: {counts[0]}/{counts[1]}/{counts[2]}")
         assert part.stamp["resize"] == f"{side}x{side} nearest"
         assert part.groups == tuple(name.partition("/")[0] for name in part.classes)
     assert sum(counts) == 1623 == len(set().union(*(part.classes for part in splits)))
@@ -219,7 +219,7 @@ def test_koch_and_lake_split_by_alphabet(whole: Path) -> None:
     lake = omniglot("lake", size=28, root=whole)
     assert [len(set(part.groups or ())) for part in lake] == [25, 5, 20]
     assert set(lake.val.groups or ()) == set(omniglot_pack.VAL_ALPHABETS)
-    koch = protocol("koch")
+    koch = published_protocol("koch")
     assert [len(range(20)[drawers]) for drawers in koch.drawers] == [12, 4, 4]
     assert koch.size == 105
 
@@ -259,8 +259,8 @@ def test_sizes_out_of_range(whole: Path) -> None:
     for size in (0, 106):
         with pytest.raises(ValueError, match=f"size must lie in 1 .. 105; found {size}"):
             omniglot(size=size, root=whole)
-    with pytest.raises(ValueError, match=r"preset must be one of vinyals, finn.*found 'maml'"):
-        protocol("maml")
+    with pytest.raises(ValueError, match=r"protocol must be one of vinyals, finn.*found 'maml'"):
+        published_protocol("maml")
 
 
 def test_a_truncated_file_is_named(whole: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import sys
 import tyro
 
 from kshot.cli import options
+from kshot.cli.presets import with_preset
 from kshot.tasks.cache import DataUnavailable
 
 __all__ = ["main"]
@@ -14,9 +15,18 @@ def main() -> None:
     """Run the command named on the command line; report mistakes of the user in one line, without a traceback."""
     command = tyro.cli(options.Command, prog="kshot", description="Learn to learn, in plain PyTorch.")
     try:
-        _run(command)
+        _run(_with_preset(command))
     except (ValueError, OSError, ImportError, FloatingPointError, DataUnavailable) as error:
         sys.exit(f"kshot: {error}")
+
+
+def _with_preset(command: options.Command) -> options.Command:
+    """Let the preset of a training run stand behind what the command line says."""
+    match command:
+        case options.Train(options.MAMLOptions() | options.ReptileOptions() as learner) if learner.preset:
+            # The same words are read once more with other defaults, so that what they say themselves goes first.
+            return options.Train(tyro.cli(type(learner), args=sys.argv[3:], default=with_preset(learner)))
+    return command
 
 
 def _run(command: options.Command) -> None:

@@ -7,26 +7,28 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, StepLR
 
+from kshot.cli.build_gradient import build_maml, build_proto_maml, build_reptile
 from kshot.cli.options import (
     Distance,
     LearnerOptions,
     MAMLOptions,
     MatchingOptions,
     MetricOptions,
+    ProtoMAMLOptions,
     PrototypicalOptions,
     RelationOptions,
+    ReptileOptions,
+    RidgeOptions,
     SiameseOptions,
 )
 from kshot.cli.run_config import learner_name
 from kshot.core import Learner
-from kshot.learners.gradient import MAML
+from kshot.learners.gradient import Ridge
 from kshot.learners.metric import FullContext, Matching, Prototypical, Relation, Siamese, WeightedL1, distances
 from kshot.learners.metric.siamese import contrastive, n_pair, triplet, verification
-from kshot.losses import mean_squared_error
 from kshot.nets.conv import Conv4
-from kshot.nets.mlp import MLP
 from kshot.nets.norm import BatchStatisticsNorm, group_norm
 from kshot.nets.relation import relation_encoder, relation_score
 from kshot.tasks.augment import Distortions
@@ -35,7 +37,7 @@ from kshot.tasks.glyphs import glyphs
 from kshot.tasks.labelled import LabelledData, Splits, check_disjoint
 from kshot.tasks.miniimagenet import miniimagenet
 from kshot.tasks.omniglot import Resize, omniglot
-from kshot.tasks.omniglot_presets import Preset
+from kshot.tasks.omniglot_protocols import ProtocolName
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
 
@@ -60,16 +62,16 @@ def load_splits(options: LearnerOptions) -> Splits:
     Raises:
         ValueError: there is no such data set or folder.
     """
-    return _load(options.data, options.preset, options.resize)
+    return _load(options.data, options.protocol, options.resize)
 
 
 @functools.cache  # by what decides the data alone, so that runs compared with each other share it
-def _load(data: str, preset: Preset, resize: Resize) -> Splits:
+def _load(data: str, protocol: ProtocolName, resize: Resize) -> Splits:
     match data:
         case "glyphs":
             return Splits(glyphs("train"), glyphs("val"), glyphs("test"))
         case "omniglot":
-            return omniglot(preset, resize)
+            return omniglot(protocol, resize)
         case "miniimagenet":
             return miniimagenet()
         case name if Path(name).is_dir():
@@ -133,16 +135,20 @@ def build_learner(options: LearnerOptions, inner_steps: int | None = None) -> Le
                     raise ValueError(
                         f"{name} classifies, and sinusoid is regression. Use: kshot train maml --data sinusoid"
                     )
+                if isinstance(options, ProtoMAMLOptions):
+                    return build_proto_maml(options, _picture(options)[0], inner_steps)
                 if inner_steps is not None:
                     raise ValueError(f"{name} takes no gradient steps; leave --inner-steps out.")
                 return _build_metric(options)
             case MAMLOptions():
-                return _build_maml(options, options.inner_steps if inner_steps is None else inner_steps)
+                return build_maml(options, None if options.data == "sinusoid" else _picture(options), inner_steps)
+            case ReptileOptions():
+                return build_reptile(options, _picture(options), inner_steps)
     raise TypeError(f"no learner for {type(options).__name__}")
 
 
 def _build_metric(options: MetricOptions) -> Learner:
-    channels, pixels = load_splits(options).train.x.shape[1:3]
+    channels, pixels, _ = _picture(options)
     if isinstance(options, RelationOptions):
         norm = BatchStatisticsNorm if options.batch_statistics else group_norm
         score = relation_score(options.filters, pixels // 4, norm=norm)
@@ -150,6 +156,8 @@ def _build_metric(options: MetricOptions) -> Learner:
         return Relation(encoder, score, transductive=options.batch_statistics)
     encoder, features = Conv4(channels, options.filters), options.filters * (pixels // 16) ** 2
     match options:
+        case RidgeOptions():
+            return Ridge(encoder)
         case PrototypicalOptions():
             return Prototypical(encoder, distance=_DISTANCES[options.distance])
         case MatchingOptions():
@@ -165,26 +173,32 @@ def _build_metric(options: MetricOptions) -> Learner:
     raise TypeError(f"no learner for {type(options).__name__}")
 
 
-def _build_maml(options: MAMLOptions, inner_steps: int) -> MAML:
-    mode: Literal["first_order", "mixed"] = "first_order" if options.first_order else "mixed"
-    if options.data == "sinusoid":
-        lr = 0.01 if options.inner_lr is None else options.inner_lr
-        return MAML(MLP(1, 40, 40, 1), lr, inner_steps, mode, loss=mean_squared_error)
-    body = Conv4(_channels(options), options.filters, "stride", "mean", BatchStatisticsNorm)
-    lr = 0.4 if options.inner_lr is None else options.inner_lr
-    return MAML(nn.Sequential(body, nn.Linear(options.filters, options.ways)), lr, inner_steps, mode)
-
-
 def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimizer, LRScheduler | None]:
-    """Build Adam, and for metric learners its halving learning rate."""
+    """Build the outer loop's optimizer, and its schedule where it has one.
+
+    Raises:
+        ValueError: a cosine has no length.
+    """
+    if isinstance(options, ReptileOptions):
+        descent = torch.optim.SGD(learner.parameters(), options.lr)
+        return descent, None if options.steps is None else LinearLR(descent, 1.0, 1 / options.steps, options.steps)
     optimizer = torch.optim.Adam(learner.parameters(), options.lr)
     if isinstance(options, MetricOptions):
         return optimizer, StepLR(optimizer, options.halve_every, 0.5)
-    return optimizer, None
+    if not isinstance(options, MAMLOptions):
+        return optimizer, None
+    if (clip := options.clip) is not None:
+        parameters = list(learner.parameters())
+        optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_value_(parameters, clip))
+    if not options.cosine:
+        return optimizer, None
+    if options.steps is None:
+        raise ValueError("--cosine needs --steps, over which the learning rate falls.")
+    return optimizer, CosineAnnealingLR(optimizer, options.steps, 1e-5)
 
 
-def _channels(options: LearnerOptions) -> int:
-    return load_splits(options).train.x.shape[1]
+def _picture(options: LearnerOptions) -> torch.Size:
+    return load_splits(options).train.x.shape[1:]
 
 
 def _shots(options: LearnerOptions) -> int:
@@ -199,4 +213,6 @@ def _train_queries(options: LearnerOptions) -> int:
             return options.train_queries
         case MAMLOptions(train_queries=int(queries)):
             return queries
+        case ReptileOptions():
+            return max(1, options.train_shots - _shots(options))  # it trains on support and query examples alike
     return _shots(options)

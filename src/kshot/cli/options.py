@@ -18,9 +18,13 @@ __all__ = [
     "MAMLOptions",
     "MatchingOptions",
     "MetricOptions",
+    "Paper",
+    "ProtoMAMLOptions",
     "PrototypicalOptions",
     "RelationOptions",
+    "ReptileOptions",
     "Resume",
+    "RidgeOptions",
     "SiameseOptions",
     "Train",
 ]
@@ -33,7 +37,7 @@ class LearnerOptions:
     data: str = "glyphs"
     """glyphs, omniglot, miniimagenet, sinusoid, or a folder with one folder of pictures for each class (or with such
     folders under train/, val/ and test/)."""
-    preset: Literal["vinyals", "finn", "reptile", "relation", "mamlpp", "mann", "koch", "lake"] = "vinyals"
+    protocol: Literal["vinyals", "finn", "reptile", "relation", "mamlpp", "mann", "koch", "lake"] = "vinyals"
     """Whose protocol for Omniglot: classes, rotations, picture size."""
     resize: Literal["nearest", "antialiased"] = "nearest"
     """How Omniglot's pictures are made small."""
@@ -76,7 +80,7 @@ Distance: TypeAlias = Literal["squared-euclidean", "euclidean", "manhattan", "co
 
 @dataclass(frozen=True, kw_only=True)
 class MetricOptions(LearnerOptions):
-    """What every run of a learner that compares is told."""
+    """What every run of a learner that takes any number of classes is told."""
 
     train_ways: int = 60
     """Classes in a training task, or all there are; more than at test time helps."""
@@ -125,19 +129,87 @@ class RelationOptions(MetricOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RidgeOptions(MetricOptions):
+    """R2-D2 (Bertinetto et al. 2019): ridge regression on a learned embedding, in closed form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtoMAMLOptions(MetricOptions):
+    """Proto-MAML (Triantafillou et al. 2020): gradient steps from the classifier that class means give."""
+
+    inner_lr: float = 0.1
+    """Inner step size for the mean loss."""
+    inner_steps: int = 1
+    """Gradient steps on the support set."""
+
+
+Paper: TypeAlias = Literal[
+    "finn2017", "li2017", "antoniou2019", "rajeswaran2019", "zintgraf2019", "raghu2020", "oh2021"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
 class MAMLOptions(LearnerOptions):
     """MAML (Finn et al. 2017): weights from which a few gradient steps solve a new task."""
 
+    preset: Paper | None = None
+    """A paper's settings for whatever is not said: finn2017 is MAML, li2017 Meta-SGD, antoniou2019 MAML++, rajeswaran2019
+    iMAML, zintgraf2019 CAVIA, raghu2020 ANIL, oh2021 BOIL."""
+    net: Literal["strided", "pooled", "connected"] = "strided"
+    """For pictures: four convolutions of stride 2, or with max-pooling, or four linear layers."""
     inner_lr: float | None = None
     """Inner step size for the mean loss: 0.4 by default, 0.01 for sinusoid."""
     inner_steps: int = 1
     """Gradient steps on the support set."""
-    first_order: bool = False
-    """First-order MAML: leave second derivatives out."""
+    test_steps: int | None = None
+    """The same in validation and at test time; as in training by default."""
+    differentiate: Literal["mixed", "reverse", "first_order", "implicit"] = "mixed"
+    """How the meta-gradient passes the inner steps: exactly by mixed or reverse mode, in first order, or implicitly."""
+    adapts: Literal["all", "head", "body", "context"] = "all"
+    """What the inner loop adapts: all weights, the last layer (the body then runs once), all but it, or 5 (pictures: 100)
+    numbers that steer the net."""
+    learn_lr: Literal["per_parameter", "per_layer_per_step"] | None = None
+    """Meta-learn the inner step sizes."""
+    per_step_norm: bool = False
+    """A scale and shift of the normalisation for each inner step."""
+    multi_step: float = 0.0
+    """For this share of training, judge the queries after every inner step."""
+    first_order_until: float = 0.0
+    """For this share of training, leave second derivatives out."""
+    cosine: bool = False
+    """Let the outer learning rate fall to 1e-5 over --steps, along a cosine."""
+    clip: float | None = None
+    """Clip each element of the meta-gradient to this magnitude."""
     train_queries: int | None = None
     """Query examples of each class in a training task: as many as shots by default."""
     tasks_per_step: int = 32
     """Tasks in a meta-batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReptileOptions(LearnerOptions):
+    """Reptile (Nichol et al. 2018): move the start towards where training on a task ends."""
+
+    preset: Literal["nichol2018"] | None = None
+    """The paper's settings for whatever is not said."""
+    net: Literal["strided", "pooled"] = "strided"
+    """Four convolutions of stride 2, or with max-pooling."""
+    transductive: bool = False
+    """Normalise queries by the queries at hand, instead of by the support set."""
+    train_shots: int = 10
+    """Examples of each class in a training task."""
+    inner_lr: float = 1e-3
+    """Step size of Adam, the inner loop."""
+    inner_steps: int = 5
+    """Inner steps on a training task."""
+    batch_size: int = 10
+    """Examples in one of them."""
+    test_steps: int = 50
+    """Inner steps in validation and at test time, each on the whole support set."""
+    tasks_per_step: int = 5
+    """Tasks in a meta-batch."""
+    lr: float = 1.0
+    """Step size of the outer loop, which falls to zero over --steps; constant where only minutes are given."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +221,10 @@ class Train:
         | Annotated[MatchingOptions, subcommand("matching")]
         | Annotated[SiameseOptions, subcommand("siamese")]
         | Annotated[RelationOptions, subcommand("relation")]
+        | Annotated[RidgeOptions, subcommand("ridge")]
+        | Annotated[ProtoMAMLOptions, subcommand("proto-maml")]
         | Annotated[MAMLOptions, subcommand("maml")]
+        | Annotated[ReptileOptions, subcommand("reptile")]
     ]
 
 
@@ -180,7 +255,7 @@ class Eval:
     tasks: int = 1000
     """How many fixed test tasks."""
     inner_steps: int | None = None
-    """Gradient steps at test time, for maml; as trained by default."""
+    """Gradient steps at test time, for maml, proto-maml and reptile; as in validation by default."""
 
 
 @dataclass(frozen=True)

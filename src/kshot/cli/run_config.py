@@ -13,8 +13,11 @@ from kshot.cli.options import (
     LearnerOptions,
     MAMLOptions,
     MatchingOptions,
+    ProtoMAMLOptions,
     PrototypicalOptions,
     RelationOptions,
+    ReptileOptions,
+    RidgeOptions,
     SiameseOptions,
 )
 
@@ -25,7 +28,10 @@ _LEARNERS: dict[str, type[LearnerOptions]] = {
     "matching": MatchingOptions,
     "siamese": SiameseOptions,
     "relation": RelationOptions,
+    "ridge": RidgeOptions,
+    "proto-maml": ProtoMAMLOptions,
     "maml": MAMLOptions,
+    "reptile": ReptileOptions,
 }
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from kshot.allocator import keep_freed_memory
 from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, training_tasks
-from kshot.cli.options import LearnerOptions, MAMLOptions, MetricOptions, Resume
+from kshot.cli.options import LearnerOptions, MAMLOptions, MetricOptions, ReptileOptions, Resume
 from kshot.cli.report import report_run
 from kshot.cli.run_config import learner_name, load_config, save_config
 from kshot.progress import show_progress
@@ -43,7 +43,7 @@ def _run(folder: Path, options: LearnerOptions, resuming: bool) -> None:
     learner, tasks = build_learner(options), training_tasks(options)
     console.print(f"{type(learner).__name__} on {_in_words(dict(tasks.stamp))}", highlight=False, soft_wrap=True)
     optimizer, scheduler = build_optimizer(options, learner)
-    assert isinstance(options, MetricOptions | MAMLOptions)
+    assert isinstance(options, MetricOptions | MAMLOptions | ReptileOptions)
     with show_progress("training", console) as watch:
         trained = train(
             learner,

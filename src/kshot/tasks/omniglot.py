@@ -13,10 +13,10 @@ from torch import Tensor
 from kshot.tasks.cache import Stored
 from kshot.tasks.labelled import LabelledData, Splits, check_disjoint
 from kshot.tasks.omniglot_pack import DRAWERS, SIDE, Characters, prepared, read_npz, unpack
-from kshot.tasks.omniglot_presets import Preset, Protocol, protocol
+from kshot.tasks.omniglot_protocols import Protocol, ProtocolName, published_protocol
 from kshot.tasks.omniglot_runs import lake_runs
 
-__all__ = ["Preset", "Resize", "lake_runs", "omniglot", "prepare"]
+__all__ = ["ProtocolName", "Resize", "lake_runs", "omniglot", "prepare"]
 
 Resize: TypeAlias = Literal["nearest", "antialiased"]
 
@@ -25,7 +25,7 @@ _CHUNK = 2048  # pictures unpacked at a time
 
 
 def omniglot(
-    preset: Preset = "vinyals", resize: Resize = "nearest", size: int | None = None, root: Path | None = None
+    protocol: ProtocolName = "vinyals", resize: Resize = "nearest", size: int | None = None, root: Path | None = None
 ) -> Splits:
     """Load Omniglot as one published protocol uses it; the first time it is downloaded (16 MB).
 
@@ -33,7 +33,7 @@ def omniglot(
     program induction". MIT licence.
 
     ============ =============================== ================================== =========================
-    preset       train / val / test              quarter turns (train, val, test)   pictures
+    protocol     train / val / test              quarter turns (train, val, test)   pictures
     ============ =============================== ================================== =========================
     ``vinyals``  1028 / 172 / 423, by alphabet   classes of their own, everywhere   28x28
     ``finn``     1100 / 100 / 423, random        one for each class of a task       28x28
@@ -53,7 +53,7 @@ def omniglot(
     protocol has no validation either: five of the 30 background alphabets, those of ``vinyals``, are held out.
 
     Args:
-        preset: the protocol.
+        protocol: whose, as in the table.
         resize: ``nearest`` keeps the pixels 0 or 1, which is what Pillow gave to the authors of the older papers, as
             their pictures had one bit a pixel; ``antialiased`` gives grey levels, as loaders that first convert to grey.
         size: side of the pictures, if not the published one.
@@ -63,12 +63,12 @@ def omniglot(
         DataUnavailable: the data is not on this machine and cannot be downloaded.
         ValueError: a file is damaged (named, and how to mend it), or an argument is out of range.
     """
-    chosen = protocol(preset)
+    chosen = published_protocol(protocol)
     side = chosen.size if size is None else size
     if not 1 <= side <= SIDE:
         raise ValueError(f"size must lie in 1 .. {SIDE}; found {side}.")
     path = prepared(root)
-    return _load(path, path.stat().st_mtime_ns, preset, resize, side)
+    return _load(path, path.stat().st_mtime_ns, protocol, resize, side)
 
 
 def prepare(root: Path | None = None) -> Stored:
@@ -79,7 +79,7 @@ def prepare(root: Path | None = None) -> Stored:
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, modified: int, preset: Preset, resize: Resize, side: int) -> Splits:
+def _load(path: Path, modified: int, protocol: ProtocolName, resize: Resize, side: int) -> Splits:
     del modified  # a file that was replaced is read again
     characters = Characters(*read_npz(path, Characters._fields))
     expected, found = (_CHARACTERS, DRAWERS, SIDE, (SIDE + 7) // 8), characters.images_packed.shape
@@ -88,9 +88,9 @@ def _load(path: Path, modified: int, preset: Preset, resize: Resize, side: int) 
             f"{path} is not the whole of Omniglot: expected drawings {expected}, found {found}. "
             "Delete it and run `kshot data omniglot`."
         )
-    chosen = protocol(preset)
+    chosen = published_protocol(protocol)
     parts = zip(("train", "val", "test"), chosen.parts(characters), chosen.rotations, chosen.drawers, strict=True)
-    stamp = _stamp(preset, chosen, resize, side)
+    stamp = _stamp(protocol, chosen, resize, side)
     return check_disjoint(
         Splits(
             *(
@@ -100,7 +100,7 @@ def _load(path: Path, modified: int, preset: Preset, resize: Resize, side: int) 
                     _names(characters, classes),
                     tuple(characters.alphabets[classes].tolist()),
                     rotations,
-                    {**stamp, "split": f"{name} of {preset}: {chosen.split}"},
+                    {**stamp, "split": f"{name} of {protocol}: {chosen.split}"},
                 )
                 for name, classes, rotations, drawers in parts
             )
@@ -113,10 +113,10 @@ def _names(characters: Characters, classes: NDArray[np.int64]) -> tuple[str, ...
     return tuple(f"{alphabet}/character{number:02}" for alphabet, number in numbered)
 
 
-def _stamp(preset: Preset, chosen: Protocol, resize: Resize, side: int) -> dict[str, str]:
+def _stamp(protocol: ProtocolName, chosen: Protocol, resize: Resize, side: int) -> dict[str, str]:
     stamp = {
         "data": "omniglot",
-        "split": preset,
+        "split": protocol,
         "resize": f"{side}x{side} {'as drawn' if side == SIDE else resize}",
         "ink": "1 on paper 0" if chosen.inverted else "0 on paper 1",
     }

@@ -10,9 +10,9 @@ from kshot.tasks.keys import choose, random_keys
 from kshot.tasks.labelled import Rotations
 from kshot.tasks.omniglot_pack import SIDE, VAL_ALPHABETS, Characters
 
-__all__ = ["Preset", "Protocol", "protocol"]
+__all__ = ["Protocol", "ProtocolName", "published_protocol"]
 
-Preset: TypeAlias = Literal["vinyals", "finn", "reptile", "relation", "mamlpp", "mann", "koch", "lake"]
+ProtocolName: TypeAlias = Literal["vinyals", "finn", "reptile", "relation", "mamlpp", "mann", "koch", "lake"]
 Parts: TypeAlias = tuple[NDArray[np.int64], ...]  # the characters of train, val and test
 
 _SEED = 1
@@ -35,15 +35,15 @@ class Protocol(NamedTuple):
     left_out: str = ""  # what the paper did to the pictures beside this
 
 
-def protocol(preset: str) -> Protocol:
+def published_protocol(name: str) -> Protocol:
     """Return the protocol of this name.
 
     Raises:
         ValueError: there is none of this name.
     """
-    if preset not in _PROTOCOLS:
-        raise ValueError(f"preset must be one of {', '.join(get_args(Preset))}; found {preset!r}.")
-    return _PROTOCOLS[preset]
+    if name not in _PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(get_args(ProtocolName))}; found {name!r}.")
+    return _PROTOCOLS[name]
 
 
 def _vinyals(characters: Characters) -> Parts:

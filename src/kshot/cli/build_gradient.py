@@ -1,0 +1,93 @@
+"""From options to learners that take gradient steps."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from kshot.cli.options import MAMLOptions, ProtoMAMLOptions, ReptileOptions
+from kshot.learners.gradient import MAML, ProtoMAML, Reptile
+from kshot.learners.gradient.update_rules import adam
+from kshot.losses import cross_entropy, mean_squared_error
+from kshot.nets.context import FiLM, WithContext
+from kshot.nets.conv import Conv4
+from kshot.nets.mlp import MLP
+from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsNorm
+
+__all__ = ["build_maml", "build_proto_maml", "build_reptile"]
+
+
+def build_maml(options: MAMLOptions, picture: torch.Size | None, inner_steps: int | None) -> MAML:
+    """Build MAML or one of its kin for pictures of a shape, or, without one, for sine waves."""
+    body, head = _waves(options) if picture is None else _pictures(options, picture)
+    alone = options.adapts == "head"
+    return MAML(
+        head if alone else nn.Sequential(body, head),
+        (0.01 if picture is None else 0.4) if options.inner_lr is None else options.inner_lr,
+        options.inner_steps,
+        options.differentiate,
+        body if alone else None,
+        _filter(options, body),
+        mean_squared_error if picture is None else cross_entropy,
+        test_steps=options.test_steps if inner_steps is None else inner_steps,
+        learn_lr=options.learn_lr,
+        multi_step=options.multi_step,
+        first_order_until=options.first_order_until,
+    )
+
+
+def build_proto_maml(options: ProtoMAMLOptions, channels: int, inner_steps: int | None) -> ProtoMAML:
+    """Build Proto-MAML; queries are normalised by the support set."""
+    steps = options.inner_steps if inner_steps is None else inner_steps
+    return ProtoMAML(Conv4(channels, options.filters, norm=SupportStatisticsNorm), options.inner_lr, steps)
+
+
+def build_reptile(options: ReptileOptions, picture: torch.Size, inner_steps: int | None) -> Reptile:
+    """Build Reptile with the paper's net, whose last maps are flattened."""
+    norm = BatchStatisticsNorm if options.transductive else SupportStatisticsNorm
+    body = Conv4(picture[0], options.filters, "stride" if options.net == "strided" else "pool", "flatten", norm)
+    model = nn.Sequential(body, nn.Linear(_features(body, picture), options.ways))
+    steps = options.test_steps if inner_steps is None else inner_steps
+    learner = MAML(model, options.inner_lr, steps, "first_order", rule=adam((0.0, 0.999)))
+    return Reptile(learner, options.inner_steps, options.batch_size)
+
+
+def _waves(options: MAMLOptions) -> tuple[nn.Module, nn.Module]:
+    if options.adapts == "context":
+        return WithContext(MLP(1 + 5, 40, 40, 1), 5), nn.Identity()
+    return nn.Sequential(MLP(1, 40, 40), nn.ReLU()), nn.Linear(40, 1)
+
+
+def _pictures(options: MAMLOptions, picture: torch.Size) -> tuple[nn.Module, nn.Module]:
+    norm: Callable[[int], nn.Module] = BatchStatisticsNorm
+    if options.adapts == "head":
+        norm = nn.BatchNorm2d  # outside the inner loop its running averages do no harm, and queries stay apart
+    elif options.per_step_norm:
+        norm = lambda channels: PerStepNorm(channels, options.inner_steps)  # noqa: E731
+    if options.net == "connected":
+        pixels = picture.numel()
+        body = nn.Sequential(nn.Flatten(), MLP(pixels, 256, 128, 64, 64, norm=norm), norm(64), nn.ReLU())
+        return body, nn.Linear(64, options.ways)
+    strided = options.net == "strided"
+    conv = Conv4(picture[0], options.filters, *(("stride", "mean") if strided else ("pool", "flatten")), norm)
+    if options.adapts == "context":
+        third = conv.blocks[2]
+        assert isinstance(third, nn.Sequential)
+        third.insert(2, FiLM(options.filters, 100))  # behind the third convolution and its normalisation
+    return conv, nn.Linear(_features(conv, picture), options.ways)
+
+
+def _features(body: nn.Module, picture: torch.Size) -> int:
+    with torch.no_grad():
+        return int(body(torch.zeros(2, *picture)).shape[1])
+
+
+def _filter(options: MAMLOptions, body: nn.Module) -> Callable[[str], bool] | None:
+    match options.adapts:
+        case "context":
+            return lambda name: name.endswith("context")
+        case "body":
+            return lambda name: name.startswith("0.")
+    own = {id(p) for layer in body.modules() if isinstance(layer, PerStepNorm) for p in layer.parameters()}
+    per_step = {f"0.{name}" for name, p in body.named_parameters() if id(p) in own}
+    return (lambda name: name not in per_step) if per_step else None

@@ -1,0 +1,126 @@
+"""The papers' own settings, by name: what ``--preset`` makes the defaults. Nothing here imports torch."""
+
+from dataclasses import replace
+from typing import Any
+
+from kshot.cli.options import MAMLOptions, ReptileOptions
+
+__all__ = ["with_preset"]
+
+
+def with_preset(options: MAMLOptions | ReptileOptions) -> MAMLOptions | ReptileOptions:
+    """Return the options with the settings of their preset, for their data, ways and shots.
+
+    Raises:
+        ValueError: the paper has no settings for them.
+    """
+    if isinstance(options, ReptileOptions):
+        told = _reptile(options)
+    else:
+        match options.preset:
+            case "finn2017":
+                told = _maml(options)
+            case "li2017":
+                told = {**_maml(options), "inner_steps": 1, "test_steps": None, "learn_lr": "per_parameter"}
+            case "antoniou2019":
+                told = _maml_plus_plus(options)
+            case "rajeswaran2019":
+                told = _implicit(options)
+            case "zintgraf2019":
+                told = _context(options)
+            case "raghu2020":
+                told = {**_maml(options), "adapts": "head"}
+            case "oh2021":
+                told = _body(options)
+            case None:
+                told = {}
+    return replace(options, **told)
+
+
+def _maml(options: MAMLOptions) -> dict[str, Any]:
+    """Finn et al. 2017, appendix A.1, and their code, which divides the sum of the losses by the shots alone.
+
+    Our loss is the mean over examples, so that the code's step sizes are to be multiplied by the ways.
+    """
+    shots, ways = options.shots or 1, options.ways
+    if options.data == "sinusoid":
+        return {"inner_lr": 0.01, "tasks_per_step": 25, "steps": _steps(options, 70_000)}
+    common = {"queries": shots, "steps": _steps(options, 60_000)}
+    match options.data, ways:
+        case "omniglot", 5:
+            more = {"protocol": "finn", "inner_lr": 0.4 * ways, "test_steps": 3, "tasks_per_step": 32}
+        case "omniglot", 20:
+            more = {"protocol": "finn", "inner_lr": 0.1 * ways, "inner_steps": 5, "tasks_per_step": 16}
+        case "miniimagenet", 5:
+            more = {"net": "pooled", "filters": 32, "inner_lr": 0.01 * ways, "inner_steps": 5, "test_steps": 10}
+            more |= {"tasks_per_step": 4 if shots == 1 else 2, "train_queries": 15, "clip": 10.0}
+        case _:
+            raise _unknown(options, "omniglot with 5 or 20 ways, miniimagenet with 5, and sinusoid")
+    return {**common, **more}
+
+
+def _maml_plus_plus(options: MAMLOptions) -> dict[str, Any]:
+    """Antoniou et al. 2019, the configurations of their code; one model, where they report an ensemble of five."""
+    common = {"net": "pooled", "inner_steps": 5, "learn_lr": "per_layer_per_step", "per_step_norm": True}
+    common["steps"] = _steps(options, 50_000)
+    match options.data:
+        case "omniglot":
+            more = {"protocol": "mamlpp", "inner_lr": 0.1, "tasks_per_step": 8, "multi_step": 0.1, "queries": 1}
+            more |= {"train_queries": 1, "cosine": options.minutes is None}
+        case "miniimagenet":
+            more = {"filters": 48, "inner_lr": 0.01, "tasks_per_step": 2, "multi_step": 0.15, "queries": 15}
+            more |= {"train_queries": 15, "clip": 10.0}
+        case _:
+            raise _unknown(options, "omniglot and miniimagenet")
+    return {**common, **more}
+
+
+def _implicit(options: MAMLOptions) -> dict[str, Any]:
+    """Rajeswaran et al. 2019, the code for Omniglot with 5 ways and 1 shot."""
+    if options.data != "omniglot":
+        raise _unknown(options, "omniglot")
+    more = {"protocol": "finn", "inner_lr": 1e-2, "inner_steps": 16, "differentiate": "implicit", "lr": 1e-2}
+    return {**more, "tasks_per_step": 16, "queries": options.shots or 1, "steps": _steps(options, 20_000)}
+
+
+def _context(options: MAMLOptions) -> dict[str, Any]:
+    """Zintgraf et al. 2019, the settings for miniImageNet and for sine waves; without their decay of the outer rate."""
+    if options.data == "sinusoid":
+        return {"adapts": "context", "inner_lr": 1.0, "tasks_per_step": 25, "steps": _steps(options, 50_000)}
+    more = {"adapts": "context", "inner_lr": 1.0, "inner_steps": 2, "tasks_per_step": 16, "train_queries": 15}
+    return {**more, "net": "pooled", "steps": _steps(options, 60_000)}
+
+
+def _body(options: MAMLOptions) -> dict[str, Any]:
+    """Oh et al. 2021, the settings for miniImageNet."""
+    if options.data == "sinusoid":
+        raise _unknown(options, "pictures")
+    more = {"adapts": "body", "inner_lr": 0.5, "tasks_per_step": 4, "train_queries": 15}
+    return {**more, "net": "pooled", "steps": _steps(options, 30_000)}
+
+
+def _reptile(options: ReptileOptions) -> dict[str, Any]:
+    """Nichol et al. 2018, their code's README."""
+    net: dict[str, Any] = {}
+    match options.data, options.ways:
+        case "omniglot", 5:
+            more = {"inner_steps": 5, "batch_size": 10, "inner_lr": 1e-3, "steps": _steps(options, 100_000)}
+        case "omniglot", 20:
+            more = {"inner_steps": 10, "batch_size": 20, "inner_lr": 5e-4, "steps": _steps(options, 200_000)}
+        case "miniimagenet", 5:
+            more = {"inner_steps": 8, "batch_size": 10, "train_shots": 15, "steps": _steps(options, 100_000)}
+            net = {"net": "pooled", "filters": 32}
+        case _:
+            raise _unknown(options, "omniglot with 5 or 20 ways, and miniimagenet with 5")
+    return {**net, **more, "protocol": "reptile", "queries": options.shots or 1}
+
+
+def _steps(options: MAMLOptions | ReptileOptions, published: int) -> int | None:
+    """Return the published number of steps, unless the budget is in minutes."""
+    return published if options.minutes is None else None
+
+
+def _unknown(options: MAMLOptions | ReptileOptions, known: str) -> ValueError:
+    return ValueError(
+        f"--preset {options.preset} has settings for {known}; found --data {options.data} --ways {options.ways}."
+    )
