@@ -42,11 +42,11 @@ def omniglot(*keys: str, of: str = "") -> str:
     """Return ours beside the published accuracy, and how long training took; the last recipe of each learner, or more."""
     rows = [
         (
-            row["learner"].capitalize(),
+            row["learner"][0].upper() + row["learner"][1:],
             f"{row['ways']}-way {row['shots']}-shot",
             row["variant"],
             percent(row),
-            f"{row['published']:.1f}",
+            f"{row['published']:.4g}" if row["published"] else "",
             f"{row['episodes']:,}",
             f"{row['seconds'] / 60:.0f} min",
             f"{row['machine'].split(',')[0]}, {cores(row)}",
