@@ -46,7 +46,7 @@ def omniglot(*keys: str, of: str = "") -> str:
             f"{row['ways']}-way {row['shots']}-shot",
             row["variant"],
             percent(row),
-            f"{row['published']:.4g}" if row["published"] else "",
+            f"{row['published']:.2f}".removesuffix("0") if row["published"] else "",
             f"{row['episodes']:,}",
             f"{row['seconds'] / 60:.0f} min",
             f"{row['machine'].split(',')[0]}, {cores(row)}",
