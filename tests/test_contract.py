@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kshot.batching import unstack
 from kshot.contract import CHECKS, Case, ContractError, check_learner, make_case
 from kshot.core import Batch, Episode, Learner
-from kshot.learners.gradient import MAML, ProtoMAML, Reptile, Ridge, inner_loop
+from kshot.learners.gradient import MAML, SVM, ProtoMAML, Reptile, Ridge, inner_loop
 from kshot.learners.gradient.update_rules import adam
 from kshot.learners.metric import (
     Correspondence,
@@ -209,6 +209,8 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     "ridge": lambda: (Ridge(Conv4(1, 4)), pictures(), None),
     "ridge, fewer features than examples": lambda: (Ridge(embed()), rows(), None),
     "ridge, sinusoid": lambda: (Ridge(MLP(1, 8, 3), mean_squared_error), Sinusoids(5, 4), None),
+    "svm": lambda: (SVM(Conv4(1, 4)), pictures(), None),
+    "svm, unlabelled examples beside": lambda: (SVM(embed(), c=1.0, ridge=0.1), rows(unlabelled=2), None),
     "simple shot": lambda: (Prototypical(nn.Sequential(embed(), CentreAndNormalise(torch.ones(4)))), rows(), None),
     "baseline++": lambda: (MAML(CosineClassifier(4, 3), 0.1, 3, encoder=embed()), rows(), None),
     "anil": lambda: (MAML(nn.Linear(4, 3), 0.4, 2, encoder=Conv4(1, 4)), pictures(), None),
@@ -219,6 +221,8 @@ LEARNERS: dict[str, Callable[[], Row]] = {
 @pytest.fixture(scope="module", params=LEARNERS)
 def case(request: pytest.FixtureRequest) -> Case:
     torch.manual_seed(0)
+    if request.param.startswith("svm"):
+        pytest.importorskip("daqp")
     return make_case(*LEARNERS[request.param]())
 
 
