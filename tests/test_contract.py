@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from kshot.batching import unstack
 from kshot.contract import CHECKS, Case, ContractError, check_learner, make_case
 from kshot.core import Batch, Episode, Learner
-from kshot.learners.gradient import MAML, ProtoMAML, Reptile, Ridge, inner_loop
+from kshot.learners.gradient import MAML, SVM, MetaLSTM, ProtoMAML, Reptile, Ridge, inner_loop
 from kshot.learners.gradient.update_rules import adam
 from kshot.learners.metric import (
     Correspondence,
@@ -119,6 +120,24 @@ def towards_the_end(learner: Learner, tasks: Episode) -> dict[str, Tensor]:
     return total
 
 
+def with_inner_gradients_held(learner: Learner, tasks: Episode) -> dict[str, Tensor]:
+    """Return the gradient by plain autograd, but for the inner gradients, which are constants of the learned rule."""
+    assert isinstance(learner, MetaLSTM)
+    losses = []
+    for task in unstack(tasks):
+        weights = {name: weight.clone() for name, weight in learner.model.named_parameters()}
+        slots = learner.rule.rule().init(weights)
+        for _ in range(learner.steps):
+            loss = learner.loss(functional_call(learner.model, weights, task.support.x), task.support.y)
+            gradients = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
+            weights, slots = learner.rule.rule().update(
+                gradients, weights, slots, dict(learner.rule.named_parameters())
+            )
+        losses.append(learner.loss(functional_call(learner.model, weights, task.query.x), task.query.y))
+    torch.stack(losses).mean().backward()
+    return {name: parameter.grad for name, parameter in learner.named_parameters() if parameter.grad is not None}
+
+
 Row = tuple[Learner, TaskSource, Any]
 
 LEARNERS: dict[str, Callable[[], Row]] = {
@@ -211,9 +230,22 @@ LEARNERS: dict[str, Callable[[], Row]] = {
         rows(),
         towards_the_end,
     ),
+    "meta-learner LSTM": lambda: (MetaLSTM(conv(group_norm), 2), pictures(), with_inner_gradients_held),
+    "meta-learner LSTM, mixed, support statistics": lambda: (
+        MetaLSTM(conv(SupportStatisticsNorm), 2, "mixed"),
+        pictures(),
+        None,
+    ),
+    "meta-learner LSTM, sinusoid": lambda: (
+        MetaLSTM(MLP(1, 8, 1), 3, "mixed", mean_squared_error),
+        Sinusoids(5, 4),
+        None,
+    ),
     "ridge": lambda: (Ridge(Conv4(1, 4)), pictures(), None),
     "ridge, fewer features than examples": lambda: (Ridge(embed()), rows(), None),
     "ridge, sinusoid": lambda: (Ridge(MLP(1, 8, 3), mean_squared_error), Sinusoids(5, 4), None),
+    "svm": lambda: (SVM(Conv4(1, 4)), pictures(), None),
+    "svm, unlabelled examples beside": lambda: (SVM(embed(), c=1.0, ridge=0.1), rows(unlabelled=2), None),
     "simple shot": lambda: (Prototypical(nn.Sequential(embed(), CentreAndNormalise(torch.ones(4)))), rows(), None),
     "baseline++": lambda: (MAML(CosineClassifier(4, 3), 0.1, 3, encoder=embed()), rows(), None),
     "anil": lambda: (MAML(nn.Linear(4, 3), 0.4, 2, encoder=Conv4(1, 4)), pictures(), None),
@@ -224,6 +256,8 @@ LEARNERS: dict[str, Callable[[], Row]] = {
 @pytest.fixture(scope="module", params=LEARNERS)
 def case(request: pytest.FixtureRequest) -> Case:
     torch.manual_seed(0)
+    if request.param.startswith("svm"):
+        pytest.importorskip("daqp")
     return make_case(*LEARNERS[request.param]())
 
 
