@@ -111,7 +111,9 @@ def test_help_names_every_command() -> None:
 def test_the_help_of_a_learner_explains_its_options(kshot: Kshot) -> None:
     ran = kshot("train", "maml", "--help")
     assert ran.code == 0
-    assert all(option in ran.out for option in ("--inner-lr", "--inner-steps", "--first-order", "--ways", "--minutes"))
+    assert all(
+        option in ran.out for option in ("--inner-lr", "--inner-steps", "--differentiate", "--ways", "--minutes")
+    )
 
 
 def test_a_typo_in_an_option_is_answered_with_a_hint() -> None:
@@ -156,10 +158,12 @@ def test_training_fills_a_run_folder(trained: tuple[Path, Ran], pictures: Path) 
         ("siamese", "--pair-loss", "n-pair"),
         ("relation",),
         ("relation", "--batch-statistics"),
+        ("ridge",),
+        ("proto-maml", "--inner-steps", "2"),
     ],
     ids=" ".join,
 )
-def test_every_metric_learner_trains_and_is_judged(
+def test_every_learner_of_any_ways_trains_and_is_judged(
     told: tuple[str, ...], kshot: Kshot, pictures: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -253,6 +257,34 @@ def test_a_class_in_two_splits_is_refused(kshot: Kshot, pictures: Path, tmp_path
     shutil.copytree(folder / "train" / "class0", folder / "test" / "class0")
     message = refused(kshot("train", "prototypical", "--data", folder, *SMALL, "--out", tmp_path / "run"))
     assert "train and test share 1: class0" in message
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("maml", "--net", "connected"),
+        ("maml", "--adapts", "head"),
+        ("maml", "--adapts", "body", "--learn-lr", "per_parameter"),
+        ("maml", "--adapts", "context", "--net", "pooled"),
+        ("maml", "--differentiate", "implicit", "--clip", "1"),
+        ("maml", "--inner-steps", "2", "--test-steps", "3", "--per-step-norm", "--multi-step", "0.5", "--cosine"),
+        ("reptile", "--test-steps", "3"),
+        ("reptile", "--test-steps", "3", "--transductive"),
+    ],
+    ids=" ".join,
+)
+def test_every_learner_of_fixed_ways_trains_and_is_judged(
+    told: tuple[str, ...], kshot: Kshot, pictures: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    small = SMALL if told[0] == "maml" else (*SMALL[:8], *SMALL[10:], "--train-shots", "3", "--batch-size", "2")
+    ran = kshot("train", *told, "--data", pictures, *small, "--steps", 2, "--tasks-per-step", 2, "--out", run)
+    assert ran.code == 0, ran.err
+    judged = kshot("eval", run, "--tasks", 5)
+    assert judged.code == 0, judged.err
+    inductive = "head" in told or (told[0] == "reptile" and "--transductive" not in told)
+    assert ("inductive" in judged.out) == inductive
+    assert f"inner steps: {told[told.index('--test-steps') + 1] if '--test-steps' in told else 1}" in judged.out
 
 
 def test_maml_keeps_the_ways_of_its_net(kshot: Kshot, pictures: Path, tmp_path: Path) -> None:
