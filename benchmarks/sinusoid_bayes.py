@@ -117,14 +117,14 @@ def best_step_size(models: list[MLP], steps: int) -> float:
     return min(STEP_SIZES, key=lambda lr: errors[lr] if math.isfinite(errors[lr]) else math.inf)
 
 
-def band_panels(learners: dict[str, tuple[DeepKernel, int]], seed: int = 5) -> list[Panel]:
+def band_panels(learners: list[tuple[str, DeepKernel, int]], seed: int = 5) -> list[Panel]:
     """Predict one wave from its first points, with a band of two standard deviations."""
     tasks = Sinusoids(5, seed=seed)
     task: Episode = unstack(tasks.sample(np.arange(1)))[0]
     amplitude, phase = (value[0, 0, 0] for value in tasks.waves(np.arange(1)))
     x = torch.linspace(-5, 5, 200)
     panels = []
-    for name, (learner, count) in learners.items():
+    for name, learner, count in learners:
         support = Batch(task.support.x[:count], task.support.y[:count])
         with torch.no_grad():
             state = learner.adapt(Batch(learner.encode(support.x), support.y))
@@ -176,7 +176,7 @@ def main() -> None:
     save_wave_figure(
         FIGURES,
         "uncertainty",
-        band_panels({"plain process": (plain, 5), "deep kernel": (deep, 1), "the same": (deep, 3)}),
+        band_panels([("Gaussian process", plain, 5), ("deep kernel", deep, 1), ("deep kernel", deep, 2)]),
     )
 
 
