@@ -107,10 +107,10 @@ def semi() -> str:
 
 
 def sinusoid() -> str:
-    """Return the mean squared error after 1, 5 and 10 gradient steps beside the published one."""
+    """Return the mean squared error, after 1, 5 and 10 gradient steps where they are taken, beside the published one."""
     rows = []
     measured = latest("sinusoid", "learner", "gradient_steps", "seed")
-    for name in ("MAML", "pretrained", "oracle"):
+    for name in dict.fromkeys(row["learner"] for row in measured):
         of_name = {row["gradient_steps"]: row for row in measured if row["learner"] == name}
         cells = [
             f"{of_name[step]['value']:.3g} ± {of_name[step]['ci95']:.2g}"
@@ -120,7 +120,16 @@ def sinusoid() -> str:
             for step in (0, 1, 5, 10)
         ]
         rows.append((name, *cells, f"{next(iter(of_name.values()))['seconds']} s"))
-    return markdown(("learner", "no step", "1 step", "5 steps", "10 steps", "training"), rows)
+    return markdown(("learner", "no gradient step", "1 step", "5 steps", "10 steps", "training"), rows)
+
+
+def calibration() -> str:
+    """Return accuracy and expected calibration error of one net and of five."""
+    rows = [
+        (row["learner"], str(row["members"]), percent(row), f"{100 * row['calibration_error']:.2f}")
+        for row in latest("calibration", "learner", "members")
+    ]
+    return markdown(("learner", "nets", "accuracy, %", "expected calibration error, %"), rows)
 
 
 def sampling() -> str:
@@ -228,6 +237,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "distances": distances,
     "semi": semi,
     "sinusoid": sinusoid,
+    "calibration": calibration,
     "sampling": sampling,
     "encoding": encoding,
     "speed": speed,

@@ -13,7 +13,8 @@ from torch.func import functional_call
 from kshot.batching import unstack
 from kshot.contract import CHECKS, Case, ContractError, check_learner, make_case
 from kshot.core import Batch, Episode, Learner
-from kshot.learners.gradient import MAML, SVM, MetaLSTM, ProtoMAML, Reptile, Ridge, inner_loop
+from kshot.learners.ensemble import Ensemble
+from kshot.learners.gradient import MAML, SVM, DeepKernel, MetaLSTM, ProtoMAML, Reptile, Ridge, inner_loop, kernels
 from kshot.learners.gradient.update_rules import adam
 from kshot.learners.metric import (
     Correspondence,
@@ -90,6 +91,15 @@ def first_order_direction(learner: Learner, tasks: Episode) -> dict[str, Tensor]
         for name, gradient in zip(adapted, torch.autograd.grad(loss, list(adapted.values())), strict=True):
             total[f"model.{name}"] = total.get(f"model.{name}", torch.tensor(0.0)) + gradient / len(tasks.support.y)
     return total
+
+
+def each_member(learner: Learner, tasks: Episode) -> dict[str, Tensor]:
+    """Return what a second-order and a first-order member take for their gradients alone."""
+    exact, inexact = learner.members
+    own = torch.autograd.grad(exact.meta_loss(tasks), list(exact.parameters()))
+    names = [f"members.0.{name}" for name, _ in exact.named_parameters()]
+    first_order = {f"members.1.{name}": g for name, g in first_order_direction(inexact, tasks).items()}
+    return {**dict(zip(names, own, strict=True)), **first_order}
 
 
 def in_context(name: str) -> bool:
@@ -246,6 +256,24 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     "ridge, sinusoid": lambda: (Ridge(MLP(1, 8, 3), mean_squared_error), Sinusoids(5, 4), None),
     "svm": lambda: (SVM(Conv4(1, 4)), pictures(), None),
     "svm, unlabelled examples beside": lambda: (SVM(embed(), c=1.0, ridge=0.1), rows(unlabelled=2), None),
+    "deep kernel": lambda: (DeepKernel(MLP(1, 8, 3)), Sinusoids(5, 4), None),
+    "deep kernel, linear": lambda: (DeepKernel(MLP(1, 8, 3), kernels.linear), Sinusoids(5, 4), None),
+    "ensemble, prototypical": lambda: (Ensemble([Prototypical(embed()), Prototypical(embed())]), rows(), None),
+    "ensemble, maml, batch statistics": lambda: (
+        Ensemble([MAML(conv(BatchStatisticsNorm), 0.4) for _ in range(2)]),
+        pictures(),
+        None,
+    ),
+    "ensemble, one of first order": lambda: (
+        Ensemble([MAML(conv(group_norm), 0.4), MAML(conv(group_norm), 0.4, 2, "first_order")]),
+        pictures(),
+        each_member,
+    ),
+    "ensemble, maml, sinusoid": lambda: (
+        Ensemble([MAML(MLP(1, 8, 1), 0.05, 2, loss=mean_squared_error) for _ in range(3)]),
+        Sinusoids(5, 4),
+        None,
+    ),
     "simple shot": lambda: (Prototypical(nn.Sequential(embed(), CentreAndNormalise(torch.ones(4)))), rows(), None),
     "baseline++": lambda: (MAML(CosineClassifier(4, 3), 0.1, 3, encoder=embed()), rows(), None),
     "anil": lambda: (MAML(nn.Linear(4, 3), 0.4, 2, encoder=Conv4(1, 4)), pictures(), None),

@@ -27,7 +27,7 @@ TIERS = [
         "meta_gradient",
         "memory",
     },
-    {"training", "evaluation", "checkpoint", "run_folder", "progress", "audit", "memory_estimate"},
+    {"training", "evaluation", "calibration", "checkpoint", "run_folder", "progress", "audit", "memory_estimate"},
     {"report"},
     {"cli"},
 ]

@@ -25,7 +25,7 @@ def test_the_code_of_the_readme_runs_and_prints_what_it_shows(capsys: pytest.Cap
     shown = next(block for block in blocks(text, "") if block.startswith("accuracy"))
     measured, claimed = (float(re.findall(r"accuracy (\d+\.\d+) %", one)[0]) for one in (printed, shown))
     assert abs(measured - claimed) < 1.5  # weights start at random
-    words = [re.sub(r"[\d.]+ % ± [\d.]+", "", one).strip() for one in (printed, shown)]
+    words = [re.sub(r"[\d.]+ % ± [\d.]+|error: [\d.]+ %", "", one).strip() for one in (printed, shown)]
     assert words[0] == words[1]
     exec("from kshot import Learner, check_learner", names)
     exec(compile(own, "README.md", "exec"), names)
@@ -70,8 +70,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
-def test_the_page_of_metric_learners_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    for code in blocks((ROOT / "docs" / "metric.md").read_text(), "python"):
-        exec(compile(code, "metric.md", "exec"), {})
+@pytest.mark.parametrize("page", ["metric.md", "uncertainty.md"])
+def test_the_code_of_a_page_prints_what_it_says(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for code in blocks((ROOT / "docs" / page).read_text(), "python"):
+        exec(compile(code, page, "exec"), {})
         printed = capsys.readouterr().out.strip()
         assert f"# {printed}" in code or "print(" not in code

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import io
 import re
@@ -276,6 +277,16 @@ def test_waves_share_one_scale_that_no_diverging_curve_spoils():
     assert wave_figure([flat]).count("<svg") == 2
     with pytest.raises(ValueError, match="at least one panel"):
         wave_figure([])
+
+
+def test_a_band_is_drawn_within_the_common_scale():
+    plain = panel()
+    banded = dataclasses.replace(plain, band=(plain.truth - 1, plain.truth + 1))
+    low, high = figures._common_limits([banded])
+    assert low < -1.9
+    assert high > 1.9
+    drawn, bare = (wave_figure([one]).count("<path") for one in (banded, plain))
+    assert drawn > bare
 
 
 def test_figures_are_the_same_bytes_again():

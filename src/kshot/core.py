@@ -115,7 +115,10 @@ class Learner(nn.Module, ABC):
         return self.loss(self.predict(self.adapt(task.support), task.query.x), task.query.y)
 
     def at_progress(self, share: float) -> None:
-        """Hear before every training step which share of the budget is used, 0 to 1; by default nothing follows."""
+        """Hear before every training step which share of the budget is used, 0 to 1, and tell the learners inside."""
+        for part in self.modules():
+            if part is not self and isinstance(part, Learner):
+                part.at_progress(share)
 
     def task_losses(self, tasks: Tasks, chunk_size: int | None = None) -> Float[Tensor, " t"]:
         """Return the loss of each task.

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from kshot.batching import map_tasks
+from kshot.calibration import confidence_and_correctness, expected_calibration_error
 from kshot.core import Episode, Learner, Tasks
+from kshot.losses import Loss
 from kshot.tasks.source import TaskSource
 
 __all__ = ["Comparison", "Evaluation", "compare", "evaluate"]
@@ -24,6 +26,8 @@ class Evaluation:
         higher_is_better: whether more of it is better.
         scores: ``(tasks,)`` one score a task, float64, on the CPU.
         stamp: the protocol under which it was measured.
+        calibration_error: the expected calibration error of all query predictions, pooled; None where predictions are no
+            logits.
 
     >>> result = Evaluation("accuracy", True, torch.tensor([0.8, 1.0, 0.9, 0.9]))
     >>> print(result)
@@ -34,6 +38,7 @@ class Evaluation:
     higher_is_better: bool
     scores: Tensor
     stamp: Mapping[str, str] = field(default_factory=dict)
+    calibration_error: float | None = None
 
     @property
     def mean(self) -> float:
@@ -62,7 +67,9 @@ class Evaluation:
 
     def __str__(self) -> str:
         protocol = "".join(f"; {key}: {value}" for key, value in self.stamp.items())
-        return f"{self.metric} {self.short()} (95 % interval, {len(self.scores):,} tasks{protocol})"
+        error = self.calibration_error
+        calibration = "" if error is None else f"; expected calibration error: {100 * error:.1f} %"
+        return f"{self.metric} {self.short()} (95 % interval, {len(self.scores):,} tasks{calibration}{protocol})"
 
 
 @torch.no_grad()
@@ -74,6 +81,8 @@ def evaluate(
     device: torch.device | str | None = None,
 ) -> Evaluation:
     """Adapt the learner to every task of a source, in eval mode, and score its predictions with the loss's metric.
+
+    Where the softmax of predictions is meant as probabilities, their expected calibration error is measured too.
 
     Args:
         learner: left as it was found, its train or eval mode included.
@@ -91,23 +100,32 @@ def evaluate(
     """
     training = learner.training
     learner.eval()
+    loss = learner.loss
+    scores, answers = [], []
     try:
-        scores = [_scores(learner, batch, chunk_size) for batch in tasks.batches(tasks_per_batch, device)]
+        for batch in tasks.batches(tasks_per_batch, device):
+            predictions = learner.predictions(batch, chunk_size)
+            scores.append(_scores(loss, predictions, batch))
+            answers += [_answers(predictions, batch)] if loss.softmax else []
     finally:
         learner.train(training)
     inference = "transductive" if learner.transductive else "inductive"
     stamp = {**tasks.stamp, "learner": type(learner).__name__, "inference": inference, **learner.settings}
-    return Evaluation(learner.loss.metric_name, learner.loss.higher_is_better, torch.cat(scores), stamp)
+    calibration = expected_calibration_error(*torch.cat(answers, 1)) if answers else None
+    return Evaluation(loss.metric_name, loss.higher_is_better, torch.cat(scores), stamp, calibration)
 
 
-def _scores(learner: Learner, tasks: Tasks, chunk_size: int | None) -> Tensor:
-    predictions = learner.predictions(tasks, chunk_size)
-    metric = learner.loss.metric
+def _scores(loss: Loss, predictions: Any, tasks: Tasks) -> Tensor:
     if isinstance(tasks, Episode):
-        scores = map_tasks(lambda pair: metric(*pair), (predictions, tasks.query.y), None, "metric")
+        scores = map_tasks(lambda pair: loss.metric(*pair), (predictions, tasks.query.y), None, "metric")
     else:
-        scores = torch.stack([metric(one, task.query.y) for one, task in zip(predictions, tasks, strict=True)])
+        scores = torch.stack([loss.metric(one, task.query.y) for one, task in zip(predictions, tasks, strict=True)])
     return scores.double().cpu()
+
+
+def _answers(predictions: Any, tasks: Tasks) -> Tensor:
+    y = tasks.query.y if isinstance(tasks, Episode) else [task.query.y for task in tasks]
+    return torch.cat([confidence_and_correctness(*pair) for pair in zip(predictions, y, strict=True)], 1).cpu()
 
 
 @dataclass(frozen=True)
@@ -149,7 +167,13 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     return Comparison(first.metric, difference.mean().item(), _half_width(difference), len(difference))
 
 
-_OWN = ("learner", "inference", "inner steps")  # what a stamp says of the learner rather than of the tasks
+_OWN = (
+    "learner",
+    "inference",
+    "inner steps",
+    "inner optimizer",
+    "members",
+)  # what a stamp says of the learner rather than of the tasks
 
 
 def _half_width(scores: Tensor) -> float:

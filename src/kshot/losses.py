@@ -15,7 +15,8 @@ class Loss:
     """A loss of one task with the metric that goes with it.
 
     Both take a prediction ``(q, ...)`` and targets ``y`` of ``(q, ways)`` or ``(q, d)``, and return a scalar tensor.
-    Where y are ``labels``, an all-zero row is an unlabelled example.
+    Where y are ``labels``, an all-zero row is an unlabelled example. ``softmax`` says that the softmax of a prediction is
+    meant as probabilities of the labels.
 
     >>> cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item() < 0.13
     True
@@ -28,6 +29,7 @@ class Loss:
     metric_name: str
     higher_is_better: bool
     labels: bool = True
+    softmax: bool = False
 
     def __call__(self, prediction: Tensor, y: Tensor) -> Tensor:
         """Return the loss of one task, a scalar."""
@@ -56,5 +58,5 @@ def _mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
     return (prediction - y).square().mean()
 
 
-cross_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True)
+cross_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True, softmax=True)
 mean_squared_error = Loss(_mean_squared_error, _mean_squared_error, "MSE", higher_is_better=False, labels=False)

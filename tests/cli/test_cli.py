@@ -214,6 +214,7 @@ def test_eval_prints_accuracy_with_its_interval_and_keeps_it(kshot: Kshot, run: 
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert " % ± " in first.out
     assert "95 % interval, 20 tasks" in first.out
+    assert "expected calibration error: " in first.out
     assert "2-way 1-shot" in first.out
     assert "95 % interval, 10 tasks" in second.out
     assert "3-way 1-shot" in second.out

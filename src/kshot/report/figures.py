@@ -54,6 +54,7 @@ class Panel:
         truth: the true wave there.
         support: the points that the learner adapts to.
         curves: predictions there by name, in the order of adaptation. The first is before it, and dashed.
+        band: the lower and the upper edge of a band there; none by default.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Panel:
     truth: Tensor
     support: Batch
     curves: Mapping[str, Tensor]
+    band: tuple[Tensor, Tensor] | None = None
 
 
 def wave_figure(panels: Sequence[Panel]) -> str:
@@ -172,6 +174,9 @@ def _wave(panel: Panel, limits: tuple[float, float]) -> _Draw:
             colour = palette.curves[round(i * (len(palette.curves) - 1) / max(last, 1))]
             style = "--" if i == 0 else "-" if i == last else "-."
             axes.plot(x, _floats(curve), style, color=colour, label=name)
+        if panel.band is not None:
+            low, high = map(_floats, panel.band)
+            axes.fill_between(x, low, high, color=palette.main, alpha=0.2, linewidth=0)
         axes.set_title(panel.title)
         axes.set_ylim(limits)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
@@ -181,8 +186,8 @@ def _wave(panel: Panel, limits: tuple[float, float]) -> _Draw:
 
 def _common_limits(panels: Sequence[Panel]) -> tuple[float, float]:
     truth = [value for panel in panels for value in (*_floats(panel.truth), *_floats(panel.support.y))]
-    curves = [value for panel in panels for curve in panel.curves.values() for value in _floats(curve)]
-    drawn = [*truth, *filter(math.isfinite, curves)]
+    lines = [line for panel in panels for line in (*panel.curves.values(), *(panel.band or ()))]
+    drawn = [*truth, *filter(math.isfinite, (value for line in lines for value in _floats(line)))]
     low, high = min(truth), max(truth)
     room = 1.5 * (high - low) or 1.0  # for curves that leave the wave: one that diverges shall not flatten the others
     margin = 0.03 * room

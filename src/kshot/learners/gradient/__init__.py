@@ -1,5 +1,6 @@
 """Learners that take gradient steps: meta-training finds weights from which few steps are enough."""
 
+from kshot.learners.gradient.deep_kernel import DeepKernel as DeepKernel
 from kshot.learners.gradient.maml import MAML as MAML
 from kshot.learners.gradient.meta_lstm import MetaLSTM as MetaLSTM
 from kshot.learners.gradient.proto_maml import ProtoMAML as ProtoMAML
