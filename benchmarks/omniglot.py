@@ -22,6 +22,7 @@ from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint, load_learner
 from kshot.cli.build import build_learner, fixed_tasks
 from kshot.cli.options import LearnerOptions, MAMLOptions, MatchingOptions, ReptileOptions, RidgeOptions
+from kshot.cli.presets import with_preset
 from kshot.cli.run_config import learner_name, load_config
 from kshot.core import Learner
 from kshot.evaluation import evaluate
@@ -89,8 +90,17 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         words[f"{told.distance.replace('-', ' ')} attention"] = True
     if steps := learner.settings.get("inner steps"):
         words[f"{steps} step{'s' * (steps != '1')}"] = True
+    if isinstance(told, MAMLOptions) and told.inner_lr != _published(told).inner_lr:
+        words[f"inner step size {told.inner_lr:g}"] = True
     words["transductive"] = learner.transductive
     return ", ".join(word for word, holds in words.items() if holds)
+
+
+def _published(told: MAMLOptions) -> MAMLOptions:
+    """Return the paper's own settings for a run's data, ways and shots."""
+    own = with_preset(MAMLOptions(preset=told.preset, data=told.data, ways=told.ways, shots=told.shots))
+    assert isinstance(own, MAMLOptions)
+    return own
 
 
 def curve(run: Path) -> list[tuple[int, float]]:
