@@ -31,10 +31,10 @@ class Ridge(Learner):
         encoder: maps ``(m, *features)`` to embeddings ``(m, d)``.
         loss: what the query predictions are judged by; for regression targets ``mean_squared_error``.
         penalty: lambda at the start.
-        scale: a at the start.
+        scale: a at the start. Like lambda it is learned by its logarithm: it has far to go, and as far at any size.
 
     Raises:
-        ValueError: the penalty is not positive.
+        ValueError: the penalty or the scale is not positive.
 
     >>> from kshot.losses import mean_squared_error
     >>> learner = Ridge(nn.Identity(), mean_squared_error, penalty=1e-6)
@@ -47,13 +47,14 @@ class Ridge(Learner):
         self, encoder: nn.Module, loss: Loss = cross_entropy, *, penalty: float = 1.0, scale: float = 1.0
     ) -> None:
         super().__init__(loss)
-        if penalty <= 0:
+        if penalty <= 0 or scale <= 0:
             raise ValueError(
-                f"Ridge expects a penalty above zero, from which its logarithm is learned; found {penalty}."
+                "Ridge expects a penalty and a scale above zero, whose logarithms are learned; found "
+                f"{penalty} and {scale}."
             )
         self.encoder = encoder
         self.log_penalty = nn.Parameter(torch.tensor(float(penalty)).log())
-        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
     def encode(self, x: Inputs) -> Tensor:
         """Embed examples, ``(m, d)``."""
@@ -72,7 +73,7 @@ class Ridge(Learner):
 
     def predict(self, state: Float[Tensor, "features ways"], x: Float[Tensor, "q d"]) -> Float[Tensor, "q ways"]:
         """Return logits or targets, ``(q, ways)``."""
-        return self.scale * (_with_ones(x) @ state)
+        return self.log_scale.exp() * (_with_ones(x) @ state)
 
 
 def _with_ones(z: Tensor) -> Tensor:

@@ -37,10 +37,10 @@ class SVM(Learner):
         c: what a violated margin costs, 0.1 as in the paper's code.
         ridge: added to the diagonal of the kernel, 1 as in the paper's code. It makes the solution of the dual unique; a
             support vector machine to the letter is its limit at zero.
-        scale: a at the start.
+        scale: a at the start; its logarithm is learned.
 
     Raises:
-        ValueError: ``c`` or ``ridge`` is not positive, or the loss is one of regression.
+        ValueError: ``c``, ``ridge`` or ``scale`` is not positive, or the loss is one of regression.
         ImportError: the solver is not installed.
 
     >>> learner = SVM(nn.Identity(), ridge=1e-6, c=10.0)
@@ -59,13 +59,13 @@ class SVM(Learner):
         scale: float = 1.0,
     ) -> None:
         super().__init__(loss)
-        if c <= 0 or ridge <= 0:
-            raise ValueError(f"SVM expects c and ridge above zero; found {c} and {ridge}.")
+        if min(c, ridge, scale) <= 0:
+            raise ValueError(f"SVM expects c, ridge and scale above zero; found {c}, {ridge} and {scale}.")
         if not loss.labels:
             raise ValueError("SVM separates classes and needs a loss of labels; for regression use Ridge.")
         solver()  # said now, where it is missing, and not at the first task
         self.encoder, self.c, self.ridge = encoder, c, ridge
-        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
     def encode(self, x: Inputs) -> Tensor:
         """Embed examples, ``(m, d)``."""
@@ -81,4 +81,4 @@ class SVM(Learner):
 
     def predict(self, state: Float[Tensor, "d ways"], x: Float[Tensor, "q d"]) -> Float[Tensor, "q ways"]:
         """Return logits, ``(q, ways)``."""
-        return self.scale * (x @ state)
+        return self.log_scale.exp() * (x @ state)
