@@ -38,9 +38,10 @@ def test_an_unlabelled_example_weighs_nothing_but_a_target_of_zeros_does() -> No
     assert not numbers.adapt(more).allclose(numbers.adapt(Batch(x, y)), atol=1e-3)
 
 
-def test_a_penalty_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="penalty above zero"):
-        Ridge(nn.Identity(), penalty=0.0)
+@pytest.mark.parametrize(("penalty", "scale"), [(0.0, 1.0), (1.0, 0.0)])
+def test_a_penalty_or_scale_of_nothing_is_refused(penalty: float, scale: float) -> None:
+    with pytest.raises(ValueError, match=rf"above zero.*found {penalty} and {scale}"):
+        Ridge(nn.Identity(), penalty=penalty, scale=scale)
 
 
 def test_it_takes_any_number_of_classes() -> None:

@@ -109,7 +109,7 @@ def test_what_is_not_finite_shows_in_the_loss() -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"above zero; found 0\.1 and 0"):
+    with pytest.raises(ValueError, match=r"above zero; found 0\.1, 0"):
         SVM(nn.Identity(), ridge=0.0)
     with pytest.raises(ValueError, match="above zero; found -1"):
         SVM(nn.Identity(), c=-1.0)
