@@ -14,7 +14,7 @@ from kshot.core import Batch, Episode, one_hot
 from kshot.learners.gradient import MAML
 from kshot.losses import mean_squared_error
 from kshot.meta_gradient import MetaGradient
-from kshot.nets.norm import PerStepNorm
+from kshot.nets.norm import PerStepNorm, SupportStatisticsNorm
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.training import train
 
@@ -80,6 +80,17 @@ def test_the_multi_step_loss_fades_into_the_loss_of_the_last_step(
     ours, theirs = maml.meta_loss(episode), mean_by_hand(maml, episode, shares)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)  # the buffer of progress is float32
     torch.testing.assert_close(gradients(maml, ours), gradients(maml, theirs), rtol=1e-5, atol=1e-7)
+
+
+def test_judged_at_every_step_queries_are_still_normalised_by_the_support_set() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), SupportStatisticsNorm(5), nn.ReLU(), nn.Linear(5, WAYS)).double()
+    maml, episode = MAML(model, 0.3, STEPS, multi_step=0.1), tasks()
+    maml.at_progress(0.0)
+    x, y = episode.query
+    separate = [
+        maml.meta_loss(Episode(episode.support, Batch(x[:, i : i + 1], y[:, i : i + 1]))) for i in range(2 * WAYS)
+    ]
+    torch.testing.assert_close(maml.meta_loss(episode), torch.stack(separate).mean())
 
 
 def test_each_row_of_a_per_step_norm_is_used_at_its_step_alone() -> None:

@@ -132,8 +132,7 @@ class MAML(Learner):
 
     def adapt(self, support: Batch) -> Weights:
         """Return the adapted weights, by name, and what the layers of the model have to be told beside them."""
-        state = self._states(support)[-1]
-        return {**state, **support_statistics(self.model, lambda: self.predict(state, support.x))}
+        return self._with_statistics(self._states(support)[-1], support)
 
     def predict(self, state: Weights, x: Inputs) -> Tensor:
         """Return the outputs of the model with the adapted weights."""
@@ -145,7 +144,7 @@ class MAML(Learner):
         """Return the loss of the queries after the last step, or at the beginning of training after every step."""
         if not (self.training and self.judges_every_step):
             return super().task_loss(task)
-        states = self._states(task.support)[1:]
+        states = [self._with_statistics(state, task.support) for state in self._states(task.support)[1:]]
         losses = torch.stack([self.loss(self.predict(state, task.query.x), task.query.y) for state in states])
         return losses @ self._shares(len(states)).to(losses)
 
@@ -170,7 +169,10 @@ class MAML(Learner):
             loop = InnerLoop(self.rule, mode, self.truncate, self.checkpoint_every)
             path = loop.path(self.objective, start, givens, sizes)
         # What was given at a step also goes with the weights that the step makes.
-        return [{**weights, **told[max(0, min(i, len(told)) - 1)]} for i, weights in enumerate(path)]
+        return [{**weights, **told[max(0, i - 1)]} for i, weights in enumerate(path)]
+
+    def _with_statistics(self, state: Weights, support: Batch) -> Weights:
+        return {**state, **support_statistics(self.model, lambda: self.predict(state, support.x))}
 
     def objective(self, weights: Weights, given: tuple[Weights, Batch]) -> Tensor:
         """Return what the inner loop descends: the loss of examples, with adapted weights and given frozen ones."""
