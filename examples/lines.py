@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -11,16 +10,14 @@ from kshot.evaluation import Evaluation
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
 
-def line(axes: Axes, x: Sequence[float], results: Sequence[Evaluation], colour: str, name: str, **style: Any) -> None:
-    """Draw means and intervals, and the name of the line to the right of its last point; accuracies in percent.
-
-    ``lift`` moves the name up by so many points, away from another.
-    """
-    lift = style.pop("lift", 0)
+def line(
+    axes: Axes, x: Sequence[float], results: Sequence[Evaluation], colour: str, name: str, at: int = -1, lift: int = 0
+) -> None:
+    """Draw means and intervals, and the name of the line to the right of one of its points; accuracies in percent."""
     scale = 100 if results[0].metric == "accuracy" else 1
     means = [scale * result.mean for result in results]
     low, high = ([m + sign * scale * r.ci95 for m, r in zip(means, results, strict=True)] for sign in (-1, 1))
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.plot(x, means, **{"marker": "o", "color": colour, **style})
-    at = {"xytext": (8, lift), "textcoords": "offset points", "va": "center", "annotation_clip": False}
-    axes.annotate(name, (x[-1], means[-1]), color=colour, **at)
+    axes.plot(x, means, "o-", color=colour)
+    place = {"xytext": (8, lift), "textcoords": "offset points", "va": "center", "annotation_clip": False}
+    axes.annotate(name, (x[at], means[at]), color=colour, **place)

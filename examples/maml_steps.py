@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 
-from kshot.evaluation import evaluate
+from kshot.evaluation import compare, evaluate
 from kshot.learners.gradient import MAML
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
@@ -55,6 +55,10 @@ def main(out: Path = FIGURES, steps: int = 10_000, test_tasks: int = 1000) -> No
     for name, of_counts in results.items():
         shown = ", ".join(f"{n}: {of_counts[n].short()}" for n in (0, 1, 2, 5, 10))
         print(f"{name}, step size {rates[name]}, MSE after so many steps: {shown}; {test_tasks} unseen waves")
+
+    for count in (0, 1):
+        print(f"MAML, trained with 1 step, less pretrained, after {count}: ", end="")
+        print(compare(results["MAML, trained with 1 step"][count], results["pretrained"][count]))
 
     def draw(axes: Axes, palette: Palette) -> None:
         for (name, of_counts), colour in zip(
