@@ -40,31 +40,31 @@ def trained(name: str, inner: int, steps: int, source: type[Sinusoids] = Sinusoi
     return net
 
 
-def best_rate(net: MLP) -> float:
-    """Choose the step size of fine-tuning on validation waves: the net was trained for none."""
+def best_rate(net: MLP, steps: int) -> float:
+    """Choose the step size of fine-tuning by so many steps, on validation waves: the net was trained for none."""
     choice = Sinusoids(shots=5, queries=50, seed=1, length=500)
-    return min(RATES, key=lambda lr: evaluate(maml(net, 10, lr), choice, 100).mean)
+    return min(RATES, key=lambda lr: evaluate(maml(net, steps, lr), choice, 100).mean)
 
 
 def main(out: Path = FIGURES, steps: int = 10_000, test_tasks: int = 1000) -> None:
     nets = {f"MAML, trained with {n} step{'s' * (n > 1)}": trained(f"{n} inner", n, steps) for n in (1, 5)}
     nets["pretrained"] = trained("pretrained", 0, steps)
-    rates = dict.fromkeys(nets, 0.01) | {"pretrained": best_rate(nets["pretrained"])}
     test = Sinusoids(shots=5, queries=100, seed=2, length=test_tasks)
-    results = {name: [evaluate(maml(net, n, rates[name]), test, 100) for n in COUNTS] for name, net in nets.items()}
-    for name, of_counts in results.items():
-        shown = ", ".join(f"{n}: {of_counts[n].short()}" for n in (0, 1, 2, 5, 10))
-        print(f"{name}, step size {rates[name]}, MSE after so many steps: {shown}; {test_tasks} unseen waves")
-
-    for count in (0, 1):
-        print(f"MAML, trained with 1 step, less pretrained, after {count}: ", end="")
-        print(compare(results["MAML, trained with 1 step"][count], results["pretrained"][count]))
+    results = {}
+    for name, net in nets.items():
+        rates = [best_rate(net, count) if name == "pretrained" else 0.01 for count in COUNTS]
+        results[name] = [evaluate(maml(net, *pair), test, 100) for pair in zip(COUNTS, rates, strict=True)]
+        shown = ", ".join(f"{count}: {results[name][count].short()}" for count in (0, 1, 2, 5, 10))
+        print(f"{name}, MSE after so many steps: {shown}; {test_tasks} unseen waves; step sizes {sorted(set(rates))}")
+    one, five, pretrained = results.values()
+    for name, other in (("pretrained", pretrained), ("trained with 5 steps", five)):
+        for count in (0, 1, 10):
+            print(f"MAML, trained with 1 step, less {name}, after {count}: {compare(one[count], other[count])}")
 
     def draw(axes: Axes, palette: Palette) -> None:
-        for (name, of_counts), colour in zip(
-            results.items(), (palette.main, palette.muted, palette.other), strict=True
-        ):
-            line(axes, COUNTS, of_counts, colour, name)
+        looks = ((palette.main, 5), (palette.muted, -5), (palette.other, 0))
+        for (name, of_counts), (colour, lift) in zip(results.items(), looks, strict=True):
+            line(axes, COUNTS, of_counts, colour, name, lift=lift)
         axes.set_title(f"Mean squared error on {test_tasks:,} unseen waves, 5 points each")
         axes.set(xlabel="gradient steps at test time", xticks=COUNTS, ylim=(0, None))
 

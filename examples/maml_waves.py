@@ -53,7 +53,10 @@ def panels(learners: dict[str, MAML], oracle: MAML, waves: Sinusoids, item: int,
 
 def main(out: Path = FIGURES, steps: int = 10_000, test_tasks: int = 1000) -> None:
     pretrained = trained("pretrained", 0, steps)
-    learners = {"MAML": maml(trained("MAML", 1, steps), 1), "Pretrained": maml(pretrained, 1, best_rate(pretrained))}
+    learners = {
+        "MAML": maml(trained("MAML", 1, steps), 1),
+        "Pretrained": maml(pretrained, 1, best_rate(pretrained, 10)),
+    }
     oracle = maml(trained("oracle", 0, steps, KnownSinusoids), 0)
     everywhere = Sinusoids(5, 100, seed=2, length=test_tasks)
     right = LeftHalf(5, 100, seed=2, length=test_tasks, x_range=(0.0, 5.0))
