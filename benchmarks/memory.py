@@ -23,7 +23,7 @@ from kshot.allocator import keep_freed_memory
 from kshot.learners.gradient import MAML
 from kshot.memory import peak_bytes
 from kshot.meta_gradient import MetaGradient
-from kshot.report.figures import _PALETTES, _svg  # the same look as the reports
+from kshot.report.figures import save_figure
 from rivals import RIVALS, Problem
 from rows import write_rows
 from workloads import WORKLOADS, Workload
@@ -109,8 +109,7 @@ def draw_figure(rows: Sequence[dict[str, Any]]) -> None:
         axes.set_ylim(0, 1.5 * axes.get_ylim()[1])  # room for the legend above the lines
         axes.legend(loc="upper left", ncols=2)
 
-    for scheme, palette in _PALETTES.items():
-        (FIGURES / f"memory-{scheme}.svg").write_text(_svg((5.6, 3.6), palette, draw), encoding="utf-8")
+    save_figure(FIGURES, "memory", (5.6, 3.6), [draw])
 
 
 def main() -> None:

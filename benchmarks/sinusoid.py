@@ -10,21 +10,18 @@ weights with the best validation score are judged once on the test tasks, after 
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_learner, save_learner
 from kshot.cli.report import wave_panels
-from kshot.core import Batch, Episode
 from kshot.evaluation import Evaluation, evaluate
 from kshot.learners.gradient import MAML
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
 from kshot.progress import show_progress
 from kshot.report.figures import save_wave_figure
-from kshot.tasks.sinusoid import Sinusoids
+from kshot.tasks.sinusoid import KnownSinusoids, Sinusoids
 from kshot.tasks.source import TaskSource
 from kshot.training import train
 from rows import result_row, write_rows
@@ -32,16 +29,6 @@ from rows import result_row, write_rows
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 PUBLISHED = {"MAML": {1: 0.67, 5: 0.38, 10: 0.35}, "pretrained": {1: 2.41, 5: 2.23, 10: 2.19}}
 STEP_SIZES = (0.0003, 0.001, 0.003, 0.01, 0.03)  # for fine-tuning the pretrained net; chosen on validation tasks
-
-
-class KnownWaves(Sinusoids):
-    """Sinusoids whose input tells amplitude and phase: what an oracle sees."""
-
-    def sample(self, items: NDArray[np.int64]) -> Episode:
-        """Draw tasks with inputs (x, amplitude, phase)."""
-        told = torch.cat(self.waves(items), -1)
-        widened = [Batch(torch.cat([x, told.expand(-1, x.shape[1], -1)], -1), y) for x, y in super().sample(items)]
-        return Episode(*widened)
 
 
 def maml(net: torch.nn.Module, lr: float, steps: int) -> MAML:
@@ -98,7 +85,7 @@ def main() -> None:
     nets = {name: MLP(width, 40, 40, 1) for name, width in (("MAML", 1), ("pretrained", 1), ("oracle", 3))}
     starts = {"MAML": maml(nets["MAML"], 0.01, 1), "pretrained": maml(nets["pretrained"], 0.0, 0)}
     starts["oracle"] = maml(nets["oracle"], 0.0, 0)
-    sources = {"MAML": Sinusoids, "pretrained": Sinusoids, "oracle": KnownWaves}
+    sources = {"MAML": Sinusoids, "pretrained": Sinusoids, "oracle": KnownSinusoids}
     seconds = {
         name: trained(name, learner, sources[name], options.seed, options.steps, options.out)
         for name, learner in starts.items()
@@ -114,7 +101,7 @@ def main() -> None:
     for name, rate in rates.items():
         for steps, published in PUBLISHED[name].items():
             add(name, steps, evaluate(maml(nets[name], rate, steps), fresh_tasks(), 100), published)
-    add("oracle", 0, evaluate(starts["oracle"], fresh_tasks(KnownWaves), 100), None)
+    add("oracle", 0, evaluate(starts["oracle"], fresh_tasks(KnownSinusoids), 100), None)
     write_rows("sinusoid", rows)
     tuned = {"MAML": maml(nets["MAML"], 0.01, 1), "pretrained": maml(nets["pretrained"], rates["pretrained"], 1)}
     save_wave_figure(FIGURES, "sinusoid", wave_panels(tuned, (0, 1, 10)))

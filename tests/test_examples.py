@@ -6,6 +6,8 @@ from types import ModuleType
 
 import pytest
 
+from kshot.tasks.cache import DataUnavailable
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NUMBERED = sorted(EXAMPLES.glob("[0-9]*.py"))
 
@@ -72,6 +74,54 @@ def test_metric_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert capsys.readouterr().out.count("right, 95 % interval over 4 unseen tasks") == 8
     for scheme in ("light", "dark"):
         assert (tmp_path / f"metric-{scheme}.svg").stat().st_size < 400_000
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "less", "printed"),
+    [
+        ("potential", {"steps": 40, "points": 5}, {}, "MAML: phi 1.2"),
+        ("directions", {"steps": 2, "test_tasks": 3}, {}, "meta-trained: cosine of Reptile with MAML"),
+        ("steps", {"steps": 2, "test_tasks": 4}, {}, "MAML, trained with 5 steps"),
+        ("waves", {"steps": 2, "test_tasks": 4}, {}, "Pretrained, 5 points on the right"),
+        (
+            "omniglot",
+            {"steps": 1, "test_tasks": 2},
+            {"RATES": (0.1,), "CHOICE": 2},
+            "MAML less pretrained after 3 steps",
+        ),
+        ("nothing_shared", {"steps": 1, "test_tasks": 4}, {"SETTINGS": [(0.1, 2)]}, "MAML for all shared"),
+    ],
+)
+def test_experiments_on_maml(
+    name: str,
+    arguments: dict[str, int],
+    less: dict[str, object],
+    printed: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)  # they share how lines are drawn, and how nets are trained
+    path = EXAMPLES / f"maml_{name}.py"
+    module = load(path)
+    for constant, value in less.items():
+        monkeypatch.setattr(module, constant, value)
+    if name == "omniglot":
+        monkeypatch.setattr(module, "omniglot", absent)
+    module.main(tmp_path, **arguments)
+    assert printed in capsys.readouterr().out
+    assert f"    python examples/{path.name}" in path.read_text(encoding="utf-8").split('"""')[1]
+    for scheme in ("light", "dark"):
+        assert (tmp_path / f"maml-{name.replace('_', '-')}-{scheme}.svg").stat().st_size < 150_000
+
+
+def absent(preset: str) -> None:
+    raise DataUnavailable(preset)
+
+
+def test_every_experiment_on_maml_is_tested_here() -> None:
+    names = {path.stem.removeprefix("maml_") for path in EXAMPLES.glob("maml_*.py")}
+    assert names == {"potential", "directions", "steps", "waves", "omniglot", "nothing_shared"}
 
 
 def test_every_numbered_example_is_tested_here() -> None:

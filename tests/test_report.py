@@ -23,6 +23,7 @@ from kshot.report import (
     wave_figure,
     write_report,
 )
+from kshot.report.figures import save_figure, save_wave_figure
 
 VOID = {"meta", "link", "img", "wbr", "br"}
 HOSTILE = "<script>alert('x')</script> & \"co\""
@@ -155,9 +156,9 @@ def test_text_has_contrast(position, scheme):
         assert contrast(css[name], css["paper"]) > 4.5, name
     assert contrast(css["wrong"], css["wrong-paper"]) > 4.5
     palette = figures._PALETTES[scheme]
-    for colour in (palette.ink, palette.muted):
+    for colour in (palette.ink, palette.muted, palette.main, palette.other):
         assert contrast(colour, css["paper"]) > 4.5
-    for colour in (palette.main, *palette.curves):  # lines need less than text
+    for colour in palette.curves:  # lines need less than text
         assert contrast(colour, css["paper"]) > 2.5
 
 
@@ -291,6 +292,16 @@ def test_a_band_is_drawn_within_the_common_scale():
 
 def test_figures_are_the_same_bytes_again():
     assert wave_figure([panel()]) == wave_figure([panel()])
+
+
+def test_panels_of_a_saved_figure_stand_in_columns(tmp_path):
+    places = []
+    save_figure(
+        tmp_path, "grid", (4.0, 4.0), [lambda axes, _: places.append(axes.get_subplotspec().rowspan.start)] * 5, 2
+    )
+    assert places == [0, 0, 1, 1, 2] * 2  # once for each scheme
+    save_wave_figure(tmp_path, "waves", [panel("a"), panel("b"), panel("c")], columns=2)
+    assert all("a</text>" in (tmp_path / f"waves-{scheme}.svg").read_text() for scheme in ("light", "dark"))
 
 
 def test_a_missing_matplotlib_is_named(monkeypatch):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import torch
 
-from kshot.tasks.sinusoid import Sinusoids
+from kshot.tasks.sinusoid import KnownSinusoids, Sinusoids
 
 
 def test_points_lie_on_their_wave() -> None:
@@ -31,3 +31,11 @@ def test_support_from_half_the_range() -> None:
     task = Sinusoids(shots=50, queries=50, x_range=(-5.0, 0.0))[0]
     assert task.support.x.max() <= 0
     assert task.query.x.max() > 1
+
+
+def test_an_oracle_is_told_the_wave_of_the_same_points() -> None:
+    known, plain = KnownSinusoids(shots=3, seed=1)[4], Sinusoids(shots=3, seed=1)[4]
+    for (told, y), (x, same) in zip(known, plain, strict=True):
+        assert torch.equal(told[:, :1], x)
+        torch.testing.assert_close(y, told[:, 1:2] * (x - told[:, 2:]).sin())
+        assert torch.equal(y, same)

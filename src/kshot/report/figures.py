@@ -21,27 +21,30 @@ try:
 except ImportError as error:
     raise ImportError("reports draw their figures with matplotlib: pip install 'kshot[report]'") from error
 
-__all__ = ["Panel", "learning_curve", "save_wave_figure", "wave_figure"]
+__all__ = ["Draw", "Palette", "Panel", "learning_curve", "save_figure", "save_wave_figure", "wave_figure"]
 
 
-class _Palette(NamedTuple):
+class Palette(NamedTuple):
+    """The colours of one scheme; ``main`` and ``other`` are read as text too."""
+
     ink: str
     muted: str
     line: str
     main: str
+    other: str
     truth: str
     curves: tuple[str, ...]  # from the first to the last: ever clearer
 
 
 _PALETTES = {
-    "light": _Palette(
-        "#1c2230", "#5c6575", "#d9dde4", "#2f5fc4", "#e0a458", ("#7d8798", "#6f9be8", "#2f5fc4", "#1b3a80")
+    "light": Palette(
+        "#1c2230", "#5c6575", "#d9dde4", "#2f5fc4", "#b0580c", "#e0a458", ("#7d8798", "#6f9be8", "#2f5fc4", "#1b3a80")
     ),
-    "dark": _Palette(
-        "#e8eaf0", "#a3acbb", "#343b48", "#8db2ff", "#b98036", ("#8f99a9", "#5f86d6", "#8db2ff", "#d3e1ff")
+    "dark": Palette(
+        "#e8eaf0", "#a3acbb", "#343b48", "#8db2ff", "#f0ab5c", "#b98036", ("#8f99a9", "#5f86d6", "#8db2ff", "#d3e1ff")
     ),
 }
-_Draw: TypeAlias = Callable[[Axes, _Palette], None]
+Draw: TypeAlias = Callable[[Axes, Palette], Any]  # what it returns is not looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +86,36 @@ def wave_figure(panels: Sequence[Panel]) -> str:
     return _figure([_plot((4.2, 3.6), _described(panel), _wave(panel, limits)) for panel in panels])
 
 
-def save_wave_figure(folder: str | Path, name: str, panels: Sequence[Panel]) -> None:
+def save_wave_figure(folder: str | Path, name: str, panels: Sequence[Panel], columns: int | None = None) -> None:
     """Write ``wave_figure`` as two files, NAME-light.svg and NAME-dark.svg, for pages that are not a report."""
     limits = _common_limits(panels)
+    across = len(panels) if columns is None else columns
+    inches = (4.2 * across, 3.6 * -(-len(panels) // across))
+    save_figure(folder, name, inches, [_wave(panel, limits) for panel in panels], columns)
+
+
+def save_figure(
+    folder: str | Path, name: str, inches: tuple[float, float], draws: Sequence[Draw], columns: int | None = None
+) -> None:
+    """Write a figure of your own in the look of the reports, as two files, NAME-light.svg and NAME-dark.svg.
+
+    Args:
+        folder: where the files go.
+        name: what they are called.
+        inches: width and height of the whole.
+        draws: one function for each panel, which draws on the axes in the colours of the palette.
+        columns: panels side by side; all by default.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_figure(folder, "line", (3.0, 2.0), [lambda axes, palette: axes.plot([0, 1], color=palette.main)])
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['line-dark.svg', 'line-light.svg']
+    """
     for scheme, palette in _PALETTES.items():
-        svg = _svg((4.2 * len(panels), 3.6), palette, *(_wave(panel, limits) for panel in panels))
-        Path(folder, f"{name}-{scheme}.svg").write_text(svg, encoding="utf-8")
+        Path(folder, f"{name}-{scheme}.svg").write_text(
+            _svg(inches, palette, *draws, columns=columns), encoding="utf-8"
+        )
 
 
 def learning_curve(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -141,12 +168,12 @@ def _minutes(line: Mapping[str, Any]) -> float:
     return float(line["seconds"] / 60)
 
 
-def _curve(series: _Series, colour: Literal["main", "muted"]) -> _Draw:
+def _curve(series: _Series, colour: Literal["main", "muted"]) -> Draw:
     minutes, values, widths = zip(*series.points, strict=True)
     bounded = [width if math.isfinite(width) else 0.0 for width in widths]  # a single task has no interval
     low, high = ([v + sign * w for v, w in zip(values, bounded, strict=True)] for sign in (-1, 1))
 
-    def draw(axes: Axes, palette: _Palette) -> None:
+    def draw(axes: Axes, palette: Palette) -> None:
         line = getattr(palette, colour)
         axes.fill_between(minutes, low, high, color=line, alpha=0.2, linewidth=0)
         axes.plot(minutes, values, color=line, marker="o" if len(values) < 25 else None)
@@ -162,8 +189,8 @@ def _described(panel: Panel) -> str:
     return f"{panel.title}: the true wave, {len(panel.support.y)} support points, and the learner's curves: {curves}"
 
 
-def _wave(panel: Panel, limits: tuple[float, float]) -> _Draw:
-    def draw(axes: Axes, palette: _Palette) -> None:
+def _wave(panel: Panel, limits: tuple[float, float]) -> Draw:
+    def draw(axes: Axes, palette: Palette) -> None:
         x = _floats(panel.x)
         axes.plot(x, _floats(panel.truth), color=palette.truth, linewidth=4, alpha=0.75, label="true wave")
         given = (_floats(values) for values in panel.support)
@@ -203,19 +230,20 @@ def _figure(plots: Sequence[str], kind: str = "") -> str:
     return f'<figure class="plots {kind}">\n' + "\n".join(plots) + "\n</figure>"
 
 
-def _plot(inches: tuple[float, float], text: str, draw: _Draw) -> str:
+def _plot(inches: tuple[float, float], text: str, draw: Draw) -> str:
     """Return one plot in every palette; the page shows the one that fits its colour scheme."""
     svgs = ((name, _embedded(_svg(inches, palette, draw))) for name, palette in _PALETTES.items())
     drawn = (f'<div class="{name}-only">{svg}</div>' for name, svg in svgs)
     return f'<div class="plot" role="img" aria-label="{escape(text)}">{"".join(drawn)}</div>'
 
 
-def _svg(inches: tuple[float, float], palette: _Palette, *draws: _Draw) -> str:
+def _svg(inches: tuple[float, float], palette: Palette, *draws: Draw, columns: int | None = None) -> str:
     # Figure rather than pyplot, whose list of open figures would be shared with the caller.
     with matplotlib.rc_context(_settings(palette)):
         figure = Figure(figsize=inches, layout="constrained")
+        across = len(draws) if columns is None else columns
         for place, draw in enumerate(draws, 1):
-            axes = figure.add_subplot(1, len(draws), place)
+            axes = figure.add_subplot(-(-len(draws) // across), across, place)
             axes.set_axisbelow(True)
             draw(axes, palette)
         buffer = io.StringIO()
@@ -224,7 +252,7 @@ def _svg(inches: tuple[float, float], palette: _Palette, *draws: _Draw) -> str:
     return buffer.getvalue()
 
 
-def _settings(palette: _Palette) -> Any:
+def _settings(palette: Palette) -> Any:
     return {
         "svg.fonttype": "none",  # text stays text, in the page's font
         "svg.hashsalt": "kshot",  # the same figure is the same bytes

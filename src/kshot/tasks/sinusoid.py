@@ -12,7 +12,7 @@ from kshot.core import Batch, Episode
 from kshot.tasks.keys import uniform
 from kshot.tasks.source import TaskSource
 
-__all__ = ["Sinusoids"]
+__all__ = ["KnownSinusoids", "Sinusoids"]
 
 _WAVE, _SUPPORT, _QUERY = range(3)
 
@@ -73,3 +73,16 @@ class Sinusoids(TaskSource):
             x = (low + (high - low) * unit)[..., None]
             batches.append(Batch(x, amplitude * (x - phase).sin()))
         return Episode(*batches)
+
+
+class KnownSinusoids(Sinusoids):
+    """Sinusoids whose inputs tell the wave, (x, amplitude, phase): what the oracle of the paper sees.
+
+    >>> KnownSinusoids(shots=10)[0].support.x.shape
+    torch.Size([10, 3])
+    """
+
+    def sample(self, items: NDArray[np.int64]) -> Episode:
+        """Draw the tasks of these numbers, stacked."""
+        drawn, told = super().sample(items), torch.cat(self.waves(items), -1)
+        return Episode(*(Batch(torch.cat([x, told.expand(-1, x.shape[1], -1)], -1), y) for x, y in drawn))
