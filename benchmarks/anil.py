@@ -1,7 +1,7 @@
 """ANIL's speed: a training step of MAML beside one of ANIL, whose body runs once, outside the inner loop.
 
-20-way 1-shot, one query a class, 5 inner steps, 16 tasks, the strided net of MAML, Adam. Each is compiled, in the mode that
-is fastest for it; both are timed in turns in one process.
+20-way 1-shot, one query a class, 5 inner steps, 16 tasks, the strided net of MAML, Adam. Inner loops are
+compiled, in reverse mode; ANIL's body runs as it is. Both are timed in turns in one process.
 
     python benchmarks/anil.py
 """

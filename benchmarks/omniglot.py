@@ -10,8 +10,8 @@ chose, as in the first of these papers.
 
     kshot train prototypical --data omniglot --resize antialiased --mirror --with-val --minutes 24.5 --halve-every 1000
     python benchmarks/omniglot.py runs/prototypical-omniglot
-    kshot train maml --preset finn2017 --data omniglot --compile --minutes 105
-    python benchmarks/omniglot.py runs/maml-omniglot
+    kshot train maml --preset finn2017 --data omniglot --compile --minutes 105 --every 2000 --val-tasks 600
+    python benchmarks/omniglot.py runs/maml-omniglot --tasks 2000
 """
 
 import argparse
@@ -51,7 +51,6 @@ PUBLISHED: dict[tuple[str, int], dict[int, float | None]] = {  # by learner and 
     ("CAVIA", 1): {5: None},
 }
 PAPERS = {
-    "finn2017": "MAML",
     "li2017": "Meta-SGD",
     "antoniou2019": "MAML++",
     "rajeswaran2019": "iMAML",
@@ -68,8 +67,14 @@ def name_of(told: LearnerOptions) -> str:
             return "first-order MAML"
         case MAMLOptions(net="connected"):
             return "MAML, fully connected"
+        case (
+            MAMLOptions(preset=None, adapts="all", learn_lr=None, per_step_norm=False) | MAMLOptions(preset="finn2017")
+        ):
+            return "MAML"
+        case MAMLOptions(preset=str(paper)):
+            return PAPERS[paper]
         case MAMLOptions():
-            return PAPERS[told.preset or "finn2017"]
+            raise ValueError("name the paper of this variant of MAML by --preset, so that its row has a name.")
         case ReptileOptions():
             return "Reptile, transductive" if told.transductive else "Reptile"
         case RidgeOptions():
@@ -98,7 +103,7 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
 
 def _published(told: MAMLOptions) -> MAMLOptions:
     """Return the paper's own settings for a run's data, ways and shots."""
-    own = with_preset(MAMLOptions(preset=told.preset, data=told.data, ways=told.ways, shots=told.shots))
+    own = with_preset(MAMLOptions(preset=told.preset or "finn2017", data=told.data, ways=told.ways, shots=told.shots))
     assert isinstance(own, MAMLOptions)
     return own
 

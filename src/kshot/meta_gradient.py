@@ -118,7 +118,8 @@ class MetaGradient:
     def _signature(self, tasks: Episode) -> Signature:
         described = tuple((leaf.shape, leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves(tasks))
         # What a learner was told decides the program too: its number of steps, say.
-        told = tuple(value for value in vars(self.learner).values() if isinstance(value, bool | int | float | str))
+        learners = (part for part in self.learner.modules() if isinstance(part, Learner))
+        told = tuple(v for one in learners for v in vars(one).values() if isinstance(v, bool | int | float | str))
         return *described, *told
 
 

@@ -151,7 +151,9 @@ def train(
             run.record(report, due)
             if watch is not None:
                 watch(report)
-    return run.finish(reason)
+    trained = run.finish(reason)
+    learner.at_progress(1.0)  # whoever goes on with it has the loss and the gradient of the end of training
+    return trained
 
 
 class _Run:
@@ -258,9 +260,10 @@ class _Run:
     def _restore(self, content: Any) -> None:
         self.learner.load_state_dict(content["learner"])
         self.optimizer.load_state_dict(content["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(content["scheduler"])
         position = content["position"]
+        if self.scheduler is not None:
+            # A run that had none until now is where one that always had it would be.
+            self.scheduler.load_state_dict(content["scheduler"] or {"last_epoch": position["step"]})
         self.step, self.earlier = position["step"], position["seconds"]
         self.best, self.stale, self.best_weights = position["best"], position["stale"], content["best_weights"]
 

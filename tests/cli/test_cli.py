@@ -288,6 +288,37 @@ def test_every_learner_of_fixed_ways_trains_and_is_judged(
     assert f"inner steps: {told[told.index('--test-steps') + 1] if '--test-steps' in told else 1}" in judged.out
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("maml", "--cosine", "--minutes", 1), "--cosine needs --steps"),
+        (("maml", "--per-step-norm", "--adapts", "head", "--steps", 1), "--per-step-norm needs"),
+        (("maml", "--adapts", "context", "--net", "connected", "--steps", 1), "steers convolutions"),
+    ],
+)
+def test_options_that_do_not_go_together_leave_nothing_behind(
+    options: tuple[Any, ...], message: str, kshot: Kshot, pictures: Path, tmp_path: Path
+) -> None:
+    assert message in refused(kshot("train", *options, "--data", pictures, *SMALL, "--out", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("schedule", [("maml", "--cosine"), ("reptile",)], ids=lambda told: told[0])
+def test_a_longer_resume_has_the_schedule_of_the_longer_run(
+    schedule: tuple[str, ...], kshot: Kshot, pictures: Path, tmp_path: Path
+) -> None:
+    small = [*SMALL[:8], *SMALL[10:], "--tasks-per-step", 2, "--data", pictures]
+    runs = [tmp_path / "stopped", tmp_path / "whole"]
+    for run, steps in zip(runs, (2, 4), strict=True):
+        assert kshot("train", *schedule, *small, "--steps", steps, "--out", run).code == 0
+    assert kshot("resume", runs[0], "--steps", 4).code == 0
+    stopped, whole = (load_checkpoint(run / "last.safetensors")["optimizer"]["param_groups"][0]["lr"] for run in runs)
+    assert stopped == whole < 1e-3
+    message = refused(kshot("resume", runs[0], "--minutes", 1)) if "--cosine" in schedule else ""
+    assert ("--cosine needs --steps" in message) == ("--cosine" in schedule)
+    assert json.loads((runs[0] / "config.json").read_text())["options"]["steps"] == 4
+
+
 def test_maml_keeps_the_ways_of_its_net(kshot: Kshot, pictures: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     ran = kshot("train", "maml", "--data", pictures, *SMALL, "--steps", 2, "--tasks-per-step", 2, "--out", run)

@@ -11,7 +11,8 @@ from torch.func import functional_call
 
 from kshot.batching import unstack
 from kshot.core import Batch, Episode, one_hot
-from kshot.learners.gradient import MAML
+from kshot.learners.ensemble import Ensemble
+from kshot.learners.gradient import MAML, MetaLSTM, Reptile
 from kshot.losses import mean_squared_error
 from kshot.meta_gradient import MetaGradient
 from kshot.nets.norm import PerStepNorm, SupportStatisticsNorm
@@ -145,6 +146,28 @@ def test_a_compiled_step_follows_progress(caplog: pytest.LogCaptureFixture) -> N
     assert not [r for r in caplog.records if r.name == "kshot"], "it must be the compiled path that is tested"
 
 
+def test_a_compiled_step_looks_at_the_learners_inside_too() -> None:
+    members = [MAML(nn.Linear(6, WAYS).double(), 0.3, 2, multi_step=0.5) for _ in range(2)]
+    ensemble, episode = Ensemble(members), tasks()
+    step = MetaGradient(ensemble, compiled=True)
+    for progress in (0.1, 1.0):
+        ensemble.at_progress(progress)
+        torch.testing.assert_close(step(episode), ensemble.meta_loss(episode).detach())
+
+
+def test_an_ensemble_is_as_exact_as_its_members_are_now() -> None:
+    ensemble = Ensemble([learner(first_order_until=0.5) for _ in range(2)])
+    assert ensemble.exact_gradient
+    ensemble.at_progress(0.2)
+    assert not ensemble.exact_gradient
+
+
+@pytest.mark.parametrize("wrapped", [lambda: Reptile(MAML(net(), 0.1), 2), lambda: MetaLSTM(net())])
+def test_a_norm_that_would_never_hear_its_step_is_refused(wrapped: Any) -> None:
+    with pytest.raises(ValueError, match="PerStepNorm has to be told the step"):
+        wrapped()
+
+
 def test_training_tells_the_learner_how_far_it_is(tmp_path: Path) -> None:
     heard = []
 
@@ -152,7 +175,7 @@ def test_training_tells_the_learner_how_far_it_is(tmp_path: Path) -> None:
     before = maml.at_progress
     maml.at_progress = lambda share: (heard.append(share), before(share))[1]  # type: ignore[method-assign]
     train(maml, Sinusoids(3, 3), steps=4, tasks_per_step=2, out=tmp_path)
-    assert heard[-4:] == [0.0, 0.25, 0.5, 0.75]
+    assert heard[-5:] == [0.0, 0.25, 0.5, 0.75, 1.0], "whoever goes on with it has what holds at the end"
 
 
 @pytest.mark.parametrize("more", [{"differentiate": "implicit"}, {"checkpoint_every": 2}])

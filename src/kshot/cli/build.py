@@ -1,13 +1,15 @@
 """From options to learners and tasks: the one place that knows the defaults of the command line."""
 
 import functools
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, StepLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 
 from kshot.cli.build_gradient import build_maml, build_proto_maml, build_reptile
 from kshot.cli.options import (
@@ -181,7 +183,7 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
     """
     if isinstance(options, ReptileOptions):
         descent = torch.optim.SGD(learner.parameters(), options.lr)
-        return descent, None if options.steps is None else LinearLR(descent, 1.0, 1 / options.steps, options.steps)
+        return descent, None if options.steps is None else _falling(descent, options.steps, lambda left: left)
     optimizer = torch.optim.Adam(learner.parameters(), options.lr)
     if isinstance(options, MetricOptions):
         return optimizer, StepLR(optimizer, options.halve_every, 0.5)
@@ -194,7 +196,16 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
         return optimizer, None
     if options.steps is None:
         raise ValueError("--cosine needs --steps, over which the learning rate falls.")
-    return optimizer, CosineAnnealingLR(optimizer, options.steps, 1e-5)
+    least = 1e-5 / options.lr
+    return optimizer, _falling(
+        optimizer, options.steps, lambda left: least + (1 - least) * (1 - math.cos(math.pi * left)) / 2
+    )
+
+
+def _falling(optimizer: Optimizer, steps: int, factor: Callable[[float], float]) -> LRScheduler:
+    """Multiply the learning rate by a function of the share of steps that is left, 1 to 0."""
+    # A schedule of a function is saved without it, so that a resumed run falls over its new number of steps.
+    return LambdaLR(optimizer, lambda step: factor(max(0.0, 1 - step / steps)))
 
 
 def _picture(options: LearnerOptions) -> torch.Size:

@@ -18,7 +18,17 @@ __all__ = ["build_maml", "build_proto_maml", "build_reptile"]
 
 
 def build_maml(options: MAMLOptions, picture: torch.Size | None, inner_steps: int | None) -> MAML:
-    """Build MAML or one of its kin for pictures of a shape, or, without one, for sine waves."""
+    """Build MAML or one of its kin for pictures of a shape, or, without one, for sine waves.
+
+    Raises:
+        ValueError: two options do not go together.
+    """
+    if options.per_step_norm and (picture is None or options.adapts == "head"):
+        raise ValueError(
+            "--per-step-norm needs a net of pictures inside the inner loop: not sinusoid, nor --adapts head."
+        )
+    if options.adapts == "context" and options.net == "connected":
+        raise ValueError("--adapts context steers convolutions, or sine waves; leave --net connected out.")
     body, head = _waves(options) if picture is None else _pictures(options, picture)
     alone = options.adapts == "head"
     return MAML(
@@ -33,6 +43,7 @@ def build_maml(options: MAMLOptions, picture: torch.Size | None, inner_steps: in
         learn_lr=options.learn_lr,
         multi_step=options.multi_step,
         first_order_until=options.first_order_until,
+        proximity=options.proximity,
     )
 
 
@@ -60,14 +71,14 @@ def _waves(options: MAMLOptions) -> tuple[nn.Module, nn.Module]:
 
 def _pictures(options: MAMLOptions, picture: torch.Size) -> tuple[nn.Module, nn.Module]:
     norm: Callable[[int], nn.Module] = BatchStatisticsNorm
-    if options.adapts == "head":
-        norm = nn.BatchNorm2d  # outside the inner loop its running averages do no harm, and queries stay apart
+    connected = options.net == "connected"
+    if options.adapts == "head":  # outside the inner loop running averages do no harm, and queries stay apart
+        norm = nn.BatchNorm1d if connected else nn.BatchNorm2d
     elif options.per_step_norm:
         norm = lambda channels: PerStepNorm(channels, options.inner_steps)  # noqa: E731
-    if options.net == "connected":
-        pixels = picture.numel()
-        body = nn.Sequential(nn.Flatten(), MLP(pixels, 256, 128, 64, 64, norm=norm), norm(64), nn.ReLU())
-        return body, nn.Linear(64, options.ways)
+    if connected:
+        mlp = MLP(picture.numel(), 256, 128, 64, 64, norm=norm)
+        return nn.Sequential(nn.Flatten(), mlp, norm(64), nn.ReLU()), nn.Linear(64, options.ways)
     strided = options.net == "strided"
     conv = Conv4(picture[0], options.filters, *(("stride", "mean") if strided else ("pool", "flatten")), norm)
     if options.adapts == "context":
@@ -83,11 +94,10 @@ def _features(body: nn.Module, picture: torch.Size) -> int:
 
 
 def _filter(options: MAMLOptions, body: nn.Module) -> Callable[[str], bool] | None:
-    match options.adapts:
-        case "context":
-            return lambda name: name.endswith("context")
-        case "body":
-            return lambda name: name.startswith("0.")
+    if options.adapts == "context":
+        return lambda name: name.endswith("context")
     own = {id(p) for layer in body.modules() if isinstance(layer, PerStepNorm) for p in layer.parameters()}
     per_step = {f"0.{name}" for name, p in body.named_parameters() if id(p) in own}
+    if options.adapts == "body":
+        return lambda name: name.startswith("0.") and name not in per_step
     return (lambda name: name not in per_step) if per_step else None

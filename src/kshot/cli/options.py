@@ -165,6 +165,8 @@ class MAMLOptions(LearnerOptions):
     """The same in validation and at test time; as in training by default."""
     differentiate: Literal["mixed", "reverse", "first_order", "implicit"] = "mixed"
     """How the meta-gradient passes the inner steps: exactly by mixed or reverse mode, in first order, or implicitly."""
+    proximity: float = 2.0
+    """For implicit, how strongly adapted weights are drawn to the start."""
     adapts: Literal["all", "head", "body", "context"] = "all"
     """What the inner loop adapts: all weights, the last layer (the body then runs once), all but it, or 5 (pictures: 100)
     numbers that steer the net."""

@@ -66,7 +66,7 @@ def _maml_plus_plus(options: MAMLOptions) -> dict[str, Any]:
     match options.data:
         case "omniglot":
             more = {"protocol": "mamlpp", "inner_lr": 0.1, "tasks_per_step": 8, "multi_step": 0.1, "queries": 1}
-            more |= {"train_queries": 1, "cosine": options.minutes is None}
+            more |= {"train_queries": 1, "cosine": options.steps is not None or options.minutes is None}
         case "miniimagenet":
             more = {"filters": 48, "inner_lr": 0.01, "tasks_per_step": 2, "multi_step": 0.15, "queries": 15}
             more |= {"train_queries": 15, "clip": 10.0}
@@ -80,6 +80,7 @@ def _implicit(options: MAMLOptions) -> dict[str, Any]:
     if options.data != "omniglot":
         raise _unknown(options, "omniglot")
     more = {"protocol": "finn", "inner_lr": 1e-2, "inner_steps": 16, "differentiate": "implicit", "lr": 1e-2}
+    more["proximity"] = 1.0
     return {**more, "tasks_per_step": 16, "queries": options.shots or 1, "steps": _steps(options, 20_000)}
 
 
@@ -88,6 +89,7 @@ def _context(options: MAMLOptions) -> dict[str, Any]:
     if options.data == "sinusoid":
         return {"adapts": "context", "inner_lr": 1.0, "tasks_per_step": 25, "steps": _steps(options, 50_000)}
     more = {"adapts": "context", "inner_lr": 1.0, "inner_steps": 2, "tasks_per_step": 16, "train_queries": 15}
+    more["filters"] = 32
     return {**more, "net": "pooled", "steps": _steps(options, 60_000)}
 
 
@@ -112,7 +114,7 @@ def _reptile(options: ReptileOptions) -> dict[str, Any]:
             net = {"net": "pooled", "filters": 32}
         case _:
             raise _unknown(options, "omniglot with 5 or 20 ways, and miniimagenet with 5")
-    return {**net, **more, "protocol": "reptile", "queries": options.shots or 1}
+    return {**net, **more, "protocol": "reptile", "queries": 1}
 
 
 def _steps(options: MAMLOptions | ReptileOptions, published: int) -> int | None:

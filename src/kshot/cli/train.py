@@ -22,7 +22,7 @@ def start(options: LearnerOptions) -> None:
     folder = options.out or Path("runs") / f"{learner_name(options)}-{Path(options.data).name}"
     if options.minutes is None and options.steps is None:
         options = replace(options, minutes=3.0)
-    build_learner(options)  # before the folder is made: a mistake in the options leaves nothing behind
+    _check(options)  # before the folder is made: a mistake in the options leaves nothing behind
     RunFolder(folder)
     save_config(folder, options)
     _run(folder, options, resuming=False)
@@ -33,8 +33,15 @@ def resume(command: Resume) -> None:
     options = load_config(command.run)
     if command.minutes is not None or command.steps is not None:
         options = replace(options, minutes=command.minutes, steps=command.steps)
+        _check(options)
         save_config(command.run, options)
     _run(command.run, options, resuming=True)
+
+
+def _check(options: LearnerOptions) -> None:
+    """Raise ValueError where no run can come of the options."""
+    training_tasks(options)
+    build_optimizer(options, build_learner(options))
 
 
 def _run(folder: Path, options: LearnerOptions, resuming: bool) -> None:

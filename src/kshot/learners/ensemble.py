@@ -56,8 +56,12 @@ class Ensemble(Learner):
         self.settings = {**members[0].settings, "members": f"{len(members)} {kinds.pop()}"}
         for flag in _ANY:
             setattr(self, flag, any(getattr(member, flag) for member in members))
-        for flag in _ALL:
-            setattr(self, flag, all(getattr(member, flag) for member in members))
+        self._agree()
+
+    def at_progress(self, share: float) -> None:
+        """Tell the members, whose gradient may be exact from then on."""
+        super().at_progress(share)
+        self._agree()
 
     def encode(self, x: Inputs) -> tuple[Inputs, ...]:
         """Return what each member's encoder makes of the examples."""
@@ -80,6 +84,10 @@ class Ensemble(Learner):
         (sx, sy), (qx, qy) = task
         tasks = (Episode(Batch(s, sy), Batch(q, qy)) for s, q in zip(sx, qx, strict=True))
         return torch.stack([m.task_loss(own) for m, own in zip(self._learners(), tasks, strict=True)]).sum()
+
+    def _agree(self) -> None:
+        for flag in _ALL:
+            setattr(self, flag, all(getattr(member, flag) for member in self._learners()))
 
     def _learners(self) -> list[Learner]:
         return cast(list[Learner], list(self.members))

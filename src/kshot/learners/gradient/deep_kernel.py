@@ -96,7 +96,7 @@ class DeepKernel(Learner):
     def deviation(self, state: Posterior, x: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
         """Return the standard deviation of a new observation, its noise included, ``(q,)``."""
         explained = torch.linalg.solve_triangular(state.factor, self._covariance(state.x, x), upper=False)
-        prior = self._covariance(x, x).diagonal()
+        prior = torch.func.vmap(lambda row: self._covariance(row[None], row[None])[0, 0])(x)
         deviation: Tensor = ((prior - explained.square().sum(0)).clamp_min(0) + self._noise()).sqrt()
         return deviation
 

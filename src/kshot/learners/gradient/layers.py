@@ -11,12 +11,14 @@ from kshot.weights import Weights
 __all__ = ["check_layers", "keeps_statistics", "normalises_by_queries", "step_told", "support_statistics"]
 
 
-def check_layers(model: nn.Module) -> None:
-    """Refuse layers that cannot stand inside an inner loop.
+def check_layers(model: nn.Module, *, tells_steps: bool = False) -> None:
+    """Refuse layers that cannot stand inside an inner loop, or in one that does not tell them which step it is at.
 
     Raises:
-        ValueError: a layer writes running averages.
+        ValueError: a layer writes running averages, or has values for each step that would never be told.
     """
+    if not tells_steps and step_told(model, 0):
+        raise ValueError("PerStepNorm has to be told the step, which MAML alone does; use BatchStatisticsNorm.")
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats:
             raise ValueError(

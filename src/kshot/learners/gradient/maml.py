@@ -96,7 +96,7 @@ class MAML(Learner):
         cg_steps: int = 5,
     ) -> None:
         super().__init__(loss)
-        check_layers(model)
+        check_layers(model, tells_steps=True)
         self.model, self.encoder = model, nn.Identity() if encoder is None else encoder
         self.lr, self.steps, self.differentiate = lr, steps, differentiate
         self.test_steps = steps if test_steps is None else test_steps

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 from kshot.batching import map_leaves
 from kshot.core import Batch, Episode, Inputs, Learner
 from kshot.learners.gradient.inner_loop import plainly
+from kshot.learners.gradient.layers import check_layers
 from kshot.learners.gradient.maml import MAML
 from kshot.weights import Weights
 
@@ -37,7 +38,8 @@ class Reptile(Learner):
         batch_size: of the examples of a training task that one of these steps sees, all in turn; by default all at once.
 
     Raises:
-        ValueError: the learner has parameters that its inner loop does not adapt: nothing would train them.
+        ValueError: the learner has parameters that its inner loop does not adapt, or layers with values for each step:
+            nothing would train them.
 
     >>> from kshot.learners.gradient.update_rules import adam
     >>> inner = MAML(torch.nn.Linear(6, 3), 1e-3, steps=50, differentiate="first_order", rule=adam((0.0, 0.999)))
@@ -50,6 +52,7 @@ class Reptile(Learner):
 
     def __init__(self, learner: MAML, steps: int, batch_size: int | None = None) -> None:
         super().__init__(learner.loss)
+        check_layers(learner.model)
         adapted = {f"model.{name}" for name in learner.adapted}
         if others := sorted(name for name, p in learner.named_parameters() if p.requires_grad and name not in adapted):
             raise ValueError(

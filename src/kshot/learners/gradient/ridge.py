@@ -31,7 +31,7 @@ class Ridge(Learner):
         encoder: maps ``(m, *features)`` to embeddings ``(m, d)``.
         loss: what the query predictions are judged by; for regression targets ``mean_squared_error``.
         penalty: lambda at the start.
-        scale: a at the start. Like lambda it is learned by its logarithm: it has far to go, and as far at any size.
+        scale: a at the start. Like lambda it is learned by its logarithm, so that it can grow many times over.
 
     Raises:
         ValueError: the penalty or the scale is not positive.
