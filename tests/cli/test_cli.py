@@ -303,7 +303,9 @@ def test_options_that_do_not_go_together_leave_nothing_behind(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("schedule", [("maml", "--cosine"), ("reptile",)], ids=lambda told: told[0])
+@pytest.mark.parametrize(
+    "schedule", [("maml", "--cosine"), ("reptile", "--train-shots", "3")], ids=lambda told: told[0]
+)
 def test_a_longer_resume_has_the_schedule_of_the_longer_run(
     schedule: tuple[str, ...], kshot: Kshot, pictures: Path, tmp_path: Path
 ) -> None:
