@@ -159,6 +159,14 @@ def encoding() -> str:
     return markdown(("training step on 360 pictures", "median"), rows)
 
 
+def anil() -> str:
+    """Return the speed of a step of ANIL beside one of MAML."""
+    measured = {(row["learner"], row["metric"]): row["value"] for row in latest("anil", "learner", "metric")}
+    rows = [(name, f"{measured[name, 'step, ms']:.0f} ms") for name in ("MAML", "ANIL")]
+    rows.append(("ANIL's speed, of MAML's", f"{measured['ANIL', 'ratio']:.1f}x"))
+    return markdown(("training step, 20-way 1-shot, 5 inner steps, 16 tasks", "median"), rows)
+
+
 def last_runs() -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each workload's last run: what was timed in turns belongs together."""
     workloads: dict[str, list[dict[str, Any]]] = {}
@@ -240,6 +248,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration": calibration,
     "sampling": sampling,
     "encoding": encoding,
+    "anil": anil,
     "speed": speed,
     "speed-all": speed_all,
     "memory": memory,
