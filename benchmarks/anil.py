@@ -7,8 +7,6 @@ compiled, in reverse mode; ANIL's body runs as it is. Both are timed in turns in
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -21,6 +19,7 @@ from kshot.meta_gradient import MetaGradient
 from kshot.nets.conv import Conv4
 from kshot.nets.norm import BatchStatisticsNorm
 from rows import write_rows
+from turns import in_turns
 from workloads import WORKLOADS
 
 WORKLOAD = WORKLOADS["omniglot strided, 20-way, 5 steps"]
@@ -53,14 +52,7 @@ def main() -> None:
         "ANIL": MAML(nn.Linear(64, ways), WORKLOAD.lr, WORKLOAD.steps, "reverse", encoder=body),
     }
     steps = {name: step_of(learner, tasks) for name, learner in learners.items()}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(-3, repeats):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if number >= 0:  # the first rounds compile and warm up
-                times[name].append(time.perf_counter() - start)
-    medians = {name: 1000 * statistics.median(values) for name, values in times.items()}
+    medians, seconds = in_turns(steps, repeats, warm_up=3)  # the first rounds compile
     ratio = medians["MAML"] / medians["ANIL"]
     print({name: f"{value:.0f} ms" for name, value in medians.items()}, f"ANIL is {ratio:.2f} times as fast")
     common = {
@@ -72,7 +64,7 @@ def main() -> None:
         "episodes": repeats,
         "published": None,
         "seed": 0,
-        "seconds": round(sum(map(sum, times.values()))),
+        "seconds": seconds,
     }
     rows = [{"learner": name, "metric": "step, ms", "value": value} for name, value in medians.items()]
     write_rows("anil", [{**common, **row} for row in (*rows, {"learner": "ANIL", "metric": "ratio", "value": ratio})])

@@ -6,8 +6,6 @@ classes by a linear layer. Both have Adam, the same layout and no drawing of tas
     python benchmarks/encoding.py
 """
 
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +19,7 @@ from kshot.nets.conv import Conv4
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.glyphs import glyphs
 from rows import write_rows
+from turns import in_turns
 
 WAYS, QUERIES, CLASSES, REPEATS = 60, 5, 1028, 60
 
@@ -49,14 +48,7 @@ def main() -> None:
         "prototypical": step_of(learner, lambda: learner.meta_loss(tasks)),
         "supervised": step_of(supervised, lambda: F.cross_entropy(supervised(pictures), labels)),
     }
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(-5, REPEATS):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if number >= 0:  # the first rounds warm up
-                times[name].append(time.perf_counter() - start)
-    medians = {name: 1000 * statistics.median(values) for name, values in times.items()}
+    medians, seconds = in_turns(steps, REPEATS, warm_up=5)
     speed = medians["supervised"] / medians["prototypical"]
     print({name: f"{value:.1f} ms" for name, value in medians.items()}, f"{speed:.1%} of the supervised step's speed")
     common = {
@@ -69,7 +61,7 @@ def main() -> None:
         "episodes": REPEATS,
         "published": None,
         "seed": 0,
-        "seconds": round(sum(map(sum, times.values()))),
+        "seconds": seconds,
     }
     rows = [{"metric": f"{name} step, ms", "value": value} for name, value in medians.items()]
     write_rows("encoding", [{**common, **row} for row in (*rows, {"metric": "ratio", "value": speed})])

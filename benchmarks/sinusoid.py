@@ -8,6 +8,8 @@ weights with the best validation score are judged once on the test tasks, after 
 """
 
 import argparse
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ import torch
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_learner, save_learner
 from kshot.cli.report import wave_panels
+from kshot.core import Learner
 from kshot.evaluation import Evaluation, evaluate
 from kshot.learners.gradient import MAML
 from kshot.losses import mean_squared_error
@@ -60,10 +63,11 @@ def trained(name: str, learner: MAML, source: type[Sinusoids], seed: int, steps:
     return result.seconds
 
 
-def best_step_size(net: torch.nn.Module) -> float:
-    """Choose the step size of fine-tuning on validation tasks, at 10 steps."""
+def best_step_size(learner_of: Callable[[float], Learner], sizes: Sequence[float]) -> float:
+    """Choose the inner step size of a learner on validation tasks; what diverges is the worst."""
     tasks = Sinusoids(shots=5, queries=50, seed=1, length=1000)
-    return min(STEP_SIZES, key=lambda lr: evaluate(maml(net, lr, 10), tasks, 100).mean)
+    errors = {lr: evaluate(learner_of(lr), tasks, 100).mean for lr in sizes}
+    return min(sizes, key=lambda lr: errors[lr] if math.isfinite(errors[lr]) else math.inf)
 
 
 def fresh_tasks(source: type[Sinusoids] = Sinusoids) -> TaskSource:
@@ -90,7 +94,7 @@ def main() -> None:
         name: trained(name, learner, sources[name], options.seed, options.steps, options.out)
         for name, learner in starts.items()
     }
-    rates = {"MAML": 0.01, "pretrained": best_step_size(nets["pretrained"])}
+    rates = {"MAML": 0.01, "pretrained": best_step_size(lambda lr: maml(nets["pretrained"], lr, 10), STEP_SIZES)}
     rows = []
 
     def add(name: str, steps: int, result: Evaluation, published: float | None) -> None:

@@ -11,7 +11,6 @@ likelihood.
 """
 
 import argparse
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -38,7 +37,7 @@ from kshot.report.figures import Panel, save_wave_figure
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.training import train
 from rows import result_row, write_rows
-from sinusoid import FIGURES, PUBLISHED, fresh_tasks
+from sinusoid import FIGURES, PUBLISHED, best_step_size, fresh_tasks
 
 WIDTHS = (40, 100)
 STEP_SIZES = (0.001, 0.002, 0.005, 0.01)
@@ -110,13 +109,6 @@ def ensemble(models: list[MLP], steps: int, lr: float = 0.01, differentiate: Any
     return Ensemble([MAML(model, lr, steps, differentiate, loss=mean_squared_error) for model in models])
 
 
-def best_step_size(models: list[MLP], steps: int) -> float:
-    """Choose the step size of all members on validation tasks."""
-    tasks = Sinusoids(shots=5, queries=50, seed=1, length=1000)
-    errors = {lr: evaluate(ensemble(models, steps, lr), tasks, 100).mean for lr in STEP_SIZES}
-    return min(STEP_SIZES, key=lambda lr: errors[lr] if math.isfinite(errors[lr]) else math.inf)
-
-
 def band_panels(learners: list[tuple[str, DeepKernel, int]], seed: int = 5) -> list[Panel]:
     """Predict one wave from its first points, with a band of two standard deviations."""
     tasks = Sinusoids(5, seed=seed)
@@ -167,7 +159,7 @@ def main() -> None:
     out = options.out / f"ensemble-{options.seed}"
     _, seconds = trained(together, out, 10, options.maml_steps, options.seed, decay=False)
     for steps in PUBLISHED["MAML"]:
-        lr = best_step_size(models, steps)
+        lr = best_step_size(lambda lr, steps=steps: ensemble(models, steps, lr), STEP_SIZES)
         result = evaluate(ensemble(models, steps, lr), fresh_tasks(), 100)
         add("5 MAMLs", result, steps, variant=f"step size {lr}", seconds=round(seconds), steps=options.maml_steps)
     write_rows("sinusoid", rows)

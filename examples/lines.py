@@ -1,6 +1,6 @@
-"""Draw a line with its 95 % band and its name at the end: what the figures of these experiments share."""
+"""Draw lines with their 95 % bands and their names at the ends: what the figures of these experiments share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -21,3 +21,11 @@ def line(
     axes.plot(x, means, "o-", color=colour)
     place = {"xytext": (8, lift), "textcoords": "offset points", "va": "center", "annotation_clip": False}
     axes.annotate(name, (x[at], means[at]), color=colour, **place)
+
+
+def lines(
+    axes: Axes, x: Sequence[float], results: Mapping[str, Sequence[Evaluation]], looks: Sequence[tuple[str, int]]
+) -> None:
+    """Draw a line for each name, of a colour, its name lifted by so many points."""
+    for (name, of_name), (colour, lift) in zip(results.items(), looks, strict=True):
+        line(axes, x, of_name, colour, name, lift=lift)

@@ -28,7 +28,7 @@ from kshot.tasks.glyphs import glyphs
 from kshot.tasks.labelled import Splits
 from kshot.tasks.omniglot import omniglot
 from kshot.training import train
-from lines import FIGURES, line
+from lines import FIGURES, lines
 
 WAYS, TASKS = 5, 16
 COUNTS = (0, 1, 2, 3, 5, 10)
@@ -94,9 +94,7 @@ def main(out: Path = FIGURES, steps: int = 2000, test_tasks: int = 600) -> None:
         print(f"MAML less pretrained after {count} steps: {compare(*pair)}")
 
     def draw(axes: Axes, palette: Palette) -> None:
-        looks = ((palette.main, 5), (palette.other, -5), (palette.muted, 0))
-        for (start, of_start), (colour, lift) in zip(results.items(), looks, strict=True):
-            line(axes, COUNTS, of_start, colour, start, lift=lift)
+        lines(axes, COUNTS, results, [(palette.main, 5), (palette.other, -5), (palette.muted, 0)])
         axes.set_title(f"Accuracy on {test_tasks} tasks of 5 unseen characters, one example each, {name}, %")
         axes.set(xlabel="gradient steps at test time", xticks=COUNTS, ylim=(0, 102))
 

@@ -20,7 +20,7 @@ from kshot.progress import show_progress
 from kshot.report.figures import Palette, save_figure
 from kshot.tasks.sinusoid import KnownSinusoids, Sinusoids
 from kshot.training import train
-from lines import FIGURES, line
+from lines import FIGURES, lines
 
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)  # of fine-tuning
 COUNTS = range(11)
@@ -62,9 +62,7 @@ def main(out: Path = FIGURES, steps: int = 10_000, test_tasks: int = 1000) -> No
             print(f"MAML, trained with 1 step, less {name}, after {count}: {compare(one[count], other[count])}")
 
     def draw(axes: Axes, palette: Palette) -> None:
-        looks = ((palette.main, 5), (palette.muted, -5), (palette.other, 0))
-        for (name, of_counts), (colour, lift) in zip(results.items(), looks, strict=True):
-            line(axes, COUNTS, of_counts, colour, name, lift=lift)
+        lines(axes, COUNTS, results, [(palette.main, 5), (palette.muted, -5), (palette.other, 0)])
         axes.set_title(f"Mean squared error on {test_tasks:,} unseen waves, 5 points each")
         axes.set(xlabel="gradient steps at test time", xticks=COUNTS, ylim=(0, None))
 

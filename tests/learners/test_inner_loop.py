@@ -1,3 +1,4 @@
+import weakref
 from typing import Any
 
 import pytest
@@ -6,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kshot.learners.gradient.inner_loop import InnerLoop, Mode, Objective
-from kshot.learners.gradient.update_rules import adam, momentum, sgd
+from kshot.learners.gradient.update_rules import Sizes, Slots, UpdateRule, adam, momentum, sgd
 from kshot.weights import Weights
 
 EXACT: list[Mode] = ["mixed", "reverse"]
@@ -192,3 +193,22 @@ def test_checkpoints_keep_the_weights_of_few_steps() -> None:
         return len(tensors)
 
     assert (kept(None), kept(2), kept(3), kept(6)) == (6, 3, 2, 1)
+
+
+@pytest.mark.parametrize("mode", ALL)
+def test_without_a_meta_gradient_no_step_outlives_the_next(mode: Mode) -> None:
+    weights, given = problem()
+    seen: list[weakref.ref[Tensor]] = []
+    alive = []
+
+    def update(gradients: Weights, weights: Weights, slots: Slots, sizes: Sizes) -> tuple[Weights, Slots]:
+        alive.append(sum(one() is not None for one in seen))
+        stepped, slots = sgd().update(gradients, weights, slots, sizes)
+        seen.append(weakref.ref(stepped["a"]))
+        return stepped, slots
+
+    sizes = [dict.fromkeys(weights, torch.tensor(0.1, dtype=torch.float64))] * 6
+    with torch.no_grad():
+        InnerLoop(UpdateRule(sgd().init, update, linear=True), mode)(objective, weights, given, sizes)
+    assert len(alive) == 6
+    assert max(alive) <= 2

@@ -130,22 +130,20 @@ def build_learner(options: LearnerOptions, inner_steps: int | None = None) -> Le
     """Build the learner with its starting weights, which depend on the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
+        name, waves = learner_name(options), options.data == "sinusoid"
+        if waves and not isinstance(options, MAMLOptions):
+            raise ValueError(f"{name} classifies, and sinusoid is regression. Use: kshot train maml --data sinusoid")
         match options:
-            case MetricOptions():
-                name = learner_name(options)
-                if options.data == "sinusoid":
-                    raise ValueError(
-                        f"{name} classifies, and sinusoid is regression. Use: kshot train maml --data sinusoid"
-                    )
-                if isinstance(options, ProtoMAMLOptions):
-                    return build_proto_maml(options, _picture(options)[0], inner_steps)
-                if inner_steps is not None:
-                    raise ValueError(f"{name} takes no gradient steps; leave --inner-steps out.")
-                return _build_metric(options)
             case MAMLOptions():
-                return build_maml(options, None if options.data == "sinusoid" else _picture(options), inner_steps)
+                return build_maml(options, None if waves else _picture(options), inner_steps)
             case ReptileOptions():
                 return build_reptile(options, _picture(options), inner_steps)
+            case ProtoMAMLOptions():
+                return build_proto_maml(options, _picture(options)[0], inner_steps)
+            case MetricOptions() if inner_steps is None:
+                return _build_metric(options)
+            case MetricOptions():
+                raise ValueError(f"{name} takes no gradient steps; leave --inner-steps out.")
     raise TypeError(f"no learner for {type(options).__name__}")
 
 

@@ -2,16 +2,21 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from kshot.allocator import keep_freed_memory
 from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, training_tasks
 from kshot.cli.options import LearnerOptions, MAMLOptions, MetricOptions, ReptileOptions, Resume
 from kshot.cli.report import report_run
 from kshot.cli.run_config import learner_name, load_config, save_config
+from kshot.core import Learner
 from kshot.progress import show_progress
 from kshot.run_folder import RunFolder
+from kshot.tasks.source import TaskSource
 from kshot.training import train
 
 __all__ = ["resume", "start"]
@@ -22,10 +27,10 @@ def start(options: LearnerOptions) -> None:
     folder = options.out or Path("runs") / f"{learner_name(options)}-{Path(options.data).name}"
     if options.minutes is None and options.steps is None:
         options = replace(options, minutes=3.0)
-    _check(options)  # before the folder is made: a mistake in the options leaves nothing behind
+    prepared = _prepare(options)  # before the folder is made: a mistake in the options leaves nothing behind
     RunFolder(folder)
     save_config(folder, options)
-    _run(folder, options, resuming=False)
+    _run(folder, options, prepared, resuming=False)
 
 
 def resume(command: Resume) -> None:
@@ -33,23 +38,30 @@ def resume(command: Resume) -> None:
     options = load_config(command.run)
     if command.minutes is not None or command.steps is not None:
         options = replace(options, minutes=command.minutes, steps=command.steps)
-        _check(options)
-        save_config(command.run, options)
-    _run(command.run, options, resuming=True)
+    prepared = _prepare(options)  # before the new budget is saved, for the same reason
+    save_config(command.run, options)
+    _run(command.run, options, prepared, resuming=True)
 
 
-def _check(options: LearnerOptions) -> None:
-    """Raise ValueError where no run can come of the options."""
-    training_tasks(options)
-    build_optimizer(options, build_learner(options))
+class _Prepared(NamedTuple):
+    """What the options of a run come to."""
+
+    tasks: TaskSource
+    learner: Learner
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
 
 
-def _run(folder: Path, options: LearnerOptions, resuming: bool) -> None:
+def _prepare(options: LearnerOptions) -> _Prepared:
     keep_freed_memory()
+    learner = build_learner(options)
+    return _Prepared(training_tasks(options), learner, *build_optimizer(options, learner))
+
+
+def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: bool) -> None:
     console = Console(markup=False)  # or brackets in a path would be taken for a style
-    learner, tasks = build_learner(options), training_tasks(options)
+    tasks, learner, optimizer, scheduler = prepared
     console.print(f"{type(learner).__name__} on {_in_words(dict(tasks.stamp))}", highlight=False, soft_wrap=True)
-    optimizer, scheduler = build_optimizer(options, learner)
     assert isinstance(options, MetricOptions | MAMLOptions | ReptileOptions)
     with show_progress("training", console) as watch:
         trained = train(

@@ -12,7 +12,8 @@ Both are exact, for fused normalisation, attention and recurrent layers too: see
 ``first_order`` leaves the inner gradient out of the meta-gradient.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -27,7 +28,7 @@ from kshot.learners.gradient.update_rules import Sizes, Slots, UpdateRule, sgd
 from kshot.plain_operations import PlainOperations
 from kshot.weights import Weights
 
-__all__ = ["InnerLoop", "Mode", "Objective", "plainly"]
+__all__ = ["InnerLoop", "Mode", "Objective", "last", "plainly"]
 
 Objective: TypeAlias = Callable[[Weights, Any], Tensor]  # (weights, given) -> the support loss, a scalar
 Mode: TypeAlias = Literal["mixed", "reverse", "first_order"]
@@ -67,12 +68,12 @@ class InnerLoop:
             given: a pytree of every other tensor that L depends on and that the meta-gradient shall reach.
             sizes: the step sizes of each step, by name; the meta-gradient reaches them too.
         """
-        return self.path(objective, weights, [given] * len(sizes), sizes)[-1]
+        return last(self.path(objective, weights, [given] * len(sizes), sizes))
 
     def path(
         self, objective: Objective, weights: Weights, givens: Sequence[Any], sizes: Sequence[Sizes]
-    ) -> list[Weights]:
-        """Return the start and the weights after each step, or after every ``checkpoint_every`` of them.
+    ) -> Iterator[Weights]:
+        """Yield the start and the weights after each step, or after every ``checkpoint_every`` of them.
 
         Args:
             objective: as above.
@@ -81,19 +82,20 @@ class InnerLoop:
             sizes: as above.
         """
         loss = plainly(objective, twice=self.mode == "reverse")
-        states: list[State] = [(weights, self.rule.init(weights))]
-        full = len(sizes) if self.truncate is None else self.truncate
-        every = (self.checkpoint_every or 1) if self.mode == "mixed" else 1
-        first = max(0, len(sizes) - full)
+        state: State = weights, self.rule.init(weights)
+        yield weights
+        first = 0 if self.truncate is None else max(0, len(sizes) - self.truncate)
         for given, size in zip(givens[:first], sizes[:first], strict=True):
-            states.append(self._recorded_step(loss, states[-1], given, size, "first_order"))
+            state = self._recorded_step(loss, state, given, size, "first_order")
+            yield state[0]
+        every = (self.checkpoint_every or 1) if self.mode == "mixed" else 1
         for start in range(first, len(sizes), every):
             given, part = givens[start], sizes[start : start + every]
             if self.mode == "mixed":
-                states.append(self._mixed_steps(loss, states[-1], given, part))
+                state = self._mixed_steps(loss, state, given, part)
             else:
-                states.append(self._recorded_step(loss, states[-1], given, part[0], self.mode))
-        return [weights for weights, _ in states]
+                state = self._recorded_step(loss, state, given, part[0], self.mode)
+            yield state[0]
 
     def _recorded_step(self, loss: Objective, state: State, given: Any, size: Sizes, mode: Mode) -> State:
         with torch.set_grad_enabled(mode == "reverse" and torch.is_grad_enabled()):
@@ -105,6 +107,11 @@ class InnerLoop:
         segment = _Segment(loss, self.rule, spec, random_state())
         outputs = _MixedSteps.apply(segment, *tensors)  # type: ignore[no-untyped-call]
         return tree_unflatten(list(outputs), tree_flatten(state)[1])  # type: ignore[no-any-return]
+
+
+def last(path: Iterator[Weights]) -> Weights:
+    """Return where a path ends; what lies before is let go as it is passed."""
+    return deque(path, maxlen=1).pop()
 
 
 def plainly(objective: Objective, twice: bool = False) -> Objective:

@@ -1,6 +1,7 @@
 """MAML: weights from which a few gradient steps solve a new task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Literal, TypeAlias, final
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from kshot.core import Batch, Episode, Inputs, Learner
 from kshot.learners.gradient.implicit import proximal_minimum
-from kshot.learners.gradient.inner_loop import InnerLoop, Mode
+from kshot.learners.gradient.inner_loop import InnerLoop, Mode, last
 from kshot.learners.gradient.layers import (
     check_layers,
     keeps_statistics,
@@ -132,7 +133,7 @@ class MAML(Learner):
 
     def adapt(self, support: Batch) -> Weights:
         """Return the adapted weights, by name, and what the layers of the model have to be told beside them."""
-        return self._with_statistics(self._states(support)[-1], support)
+        return self._with_statistics(last(self._states(support)), support)
 
     def predict(self, state: Weights, x: Inputs) -> Tensor:
         """Return the outputs of the model with the adapted weights."""
@@ -144,9 +145,10 @@ class MAML(Learner):
         """Return the loss of the queries after the last step, or at the beginning of training after every step."""
         if not (self.training and self.judges_every_step):
             return super().task_loss(task)
-        states = [self._with_statistics(state, task.support) for state in self._states(task.support)[1:]]
+        after_steps = islice(self._states(task.support), 1, None)
+        states = (self._with_statistics(state, task.support) for state in after_steps)
         losses = torch.stack([self.loss(self.predict(state, task.query.x), task.query.y) for state in states])
-        return losses @ self._shares(len(states)).to(losses)
+        return losses @ self._shares(len(losses)).to(losses)
 
     def _shares(self, steps: int) -> Tensor:
         """Return how much the loss after each step counts: all alike at first, ever more the last; they sum to one."""
@@ -154,8 +156,8 @@ class MAML(Learner):
         earlier = (1 - self.progress / self.multi_step).clamp_min(0.03) / steps
         return torch.cat([earlier.expand(steps - 1), 1 - (steps - 1) * earlier.view(1)])
 
-    def _states(self, support: Batch) -> list[Weights]:
-        """Return what predicts after no step, and after each step or segment of steps."""
+    def _states(self, support: Batch) -> Iterator[Weights]:
+        """Yield what predicts after no step, and after each step or segment of steps."""
         start, frozen = self.split_weights()
         steps = self.steps if self.training else self.test_steps
         sizes = [self.step_sizes(start, step) for step in range(steps)]
@@ -163,13 +165,13 @@ class MAML(Learner):
         givens = [({**frozen, **one}, support) for one in told[:steps]]
         if self.differentiate == "implicit":
             problem = self.objective, start, (frozen, support), sizes
-            path = [start, proximal_minimum(*problem, self.rule, self.proximity, self.cg_steps)]
+            path = iter([start, proximal_minimum(*problem, self.rule, self.proximity, self.cg_steps)])
         else:
             mode: Mode = "first_order" if self.leaves_order_out else self.differentiate
             loop = InnerLoop(self.rule, mode, self.truncate, self.checkpoint_every)
             path = loop.path(self.objective, start, givens, sizes)
-        # What was given at a step also goes with the weights that the step makes.
-        return [{**weights, **told[max(0, i - 1)]} for i, weights in enumerate(path)]
+        for i, weights in enumerate(path):
+            yield {**weights, **told[max(0, i - 1)]}  # what was told at a step also goes with the weights that it makes
 
     def _with_statistics(self, state: Weights, support: Batch) -> Weights:
         return {**state, **support_statistics(self.model, lambda: self.predict(state, support.x))}
