@@ -138,6 +138,19 @@ def test_minutes_end_a_run_with_a_validation() -> None:
     assert reports[-1].progress == 1
 
 
+def test_a_clock_that_runs_out_after_a_step_still_leaves_a_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every look at the clock is a second later, so that the minutes run out at each possible place of the loop.
+    for minutes in np.arange(3, 30) / 60:
+        ticks = iter(range(1000))
+        monkeypatch.setattr("kshot.training.time.monotonic", lambda ticks=ticks: next(ticks))
+        tasks = Episodes(data(), 4, 2, 3, length=4)
+        reports: list[Report] = []
+        result = train(learner(), tasks, minutes=minutes, validation=tasks, every=10**9, watch=reports.append)
+        assert result.reason == "minutes"
+        assert reports[-1].validation is not None, f"{minutes * 60:.0f} seconds"
+        assert result.best == reports[-1].validation.mean
+
+
 class Poisoned(TaskSource):
     """Sinusoids whose third task is infinite."""
 

@@ -130,10 +130,12 @@ def train(
     run = _Run(learner, optimizer, scheduler, None if out is None else RunFolder(out, resume))
     learner.train()
     with _interruption() as interrupted, torch.random.fork_rng():
-        while (reason := run.ending(steps, minutes, patience, interrupted)) is None:
+        reason = run.ending(steps, minutes, patience, interrupted)
+        while reason is None:
             learner.at_progress(run.progress(steps, minutes))
             loss = run.take_step(tasks, tasks_per_step, gradient, device, seed)
-            due = run.step % every == 0 or run.ending(steps, minutes, None, interrupted) is not None
+            reason = run.ending(steps, minutes, None, interrupted)
+            due = run.step % every == 0 or reason is not None
             result = None
             if due and validation is not None:
                 result = evaluate(
@@ -151,6 +153,8 @@ def train(
             run.record(report, due)
             if watch is not None:
                 watch(report)
+            # A clock that ran out since must not end the run without the validation of its last step.
+            reason = reason or run.ending(steps, minutes if due else None, patience, interrupted)
     trained = run.finish(reason)
     learner.at_progress(1.0)  # whoever goes on with it has the loss and the gradient of the end of training
     return trained
