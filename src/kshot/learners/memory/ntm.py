@@ -1,0 +1,109 @@
+"""The Neural Turing Machine's cell: a controller that writes to a memory and reads from it, by content and by place."""
+
+from typing import Literal, NamedTuple, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kshot.nets.cells import LSTM, Cell, FeedForward, State
+
+__all__ = ["NTMCell", "NTMState", "similarity"]
+
+
+class NTMState(NamedTuple):
+    """What the cell holds: the controller's state, the memory ``(*n, slots, width)``, where its heads are, what was read.
+
+    ``addresses`` are ``(*n, reads + writes, slots)``, the reading heads first; ``read`` is ``(*n, reads * width)``.
+    """
+
+    controller: State
+    memory: Tensor
+    addresses: Tensor
+    read: Tensor
+
+
+@final
+class NTMCell(Cell):
+    r"""A controller with heads on a memory.
+
+    From the controller's output each head takes a key k, its strength :math:`\beta`, a gate g, a shift s and a sharpness
+    :math:`\gamma`, and moves from where it was:
+
+    .. math::
+        w^c &= \mathrm{softmax}_i(\beta \cos(k, M_i)), \quad w^g = g\, w^c + (1 - g)\, w_{t-1} \\
+        w_i &\propto (\textstyle\sum_j s_j\, w^g_{i - j})^\gamma, \quad j \in \{-1, 0, 1\}
+
+    Writing heads then erase and add, :math:`M_i \leftarrow M_i \prod (1 - w_i e) + \sum w_i a`, and reading heads read
+    :math:`\sum_i w_i M_i`. Alex Graves, Greg Wayne, Ivo Danihelka 2014, "Neural Turing machines". The memory starts
+    constant, as Mark Collier, Joeran Beel 2018, "Implementing neural Turing machines", found best; where the heads start is
+    learned, from near the first slot: heads that start everywhere would write the same into every slot.
+
+    Args:
+        inputs: features of an input.
+        hidden: features of the controller's output.
+        slots: of the memory.
+        width: numbers in a slot.
+        reads: reading heads.
+        writes: writing heads.
+        controller: what moves the heads: an LSTM, or one layer without a memory of its own.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int = 100,
+        slots: int = 128,
+        width: int = 20,
+        reads: int = 1,
+        writes: int = 1,
+        controller: Literal["lstm", "feedforward"] = "lstm",
+    ) -> None:
+        super().__init__(hidden + reads * width)
+        self.slots, self.width, self.reads, self.writes = slots, width, reads, writes
+        net = LSTM if controller == "lstm" else FeedForward
+        self.controller: Cell = net(inputs + reads * width, hidden)
+        self.addressing = nn.Linear(hidden, (reads + writes) * (width + 6))
+        self.writing = nn.Linear(hidden, writes * 2 * width)
+        first = torch.zeros(reads + writes, slots)
+        first[:, 0] = 5.0
+        self.first_addresses = nn.Parameter(first)
+        self.first_read = nn.Parameter(torch.zeros(reads * width))
+
+    def init(self) -> NTMState:
+        """Return the state before the first input."""
+        memory = self.first_read.new_full((self.slots, self.width), 1e-6)
+        return NTMState(self.controller.init(), memory, self.first_addresses.softmax(-1), self.first_read)
+
+    def forward(self, x: Float[Tensor, "*n inputs"], state: NTMState) -> tuple[Float[Tensor, "*n outputs"], NTMState]:
+        """Read one input, write to the memory, and read from it."""
+        before = state.read.expand(*x.shape[:-1], -1)
+        hidden, controller = self.controller(torch.cat([x, before], -1), state.controller)
+        addresses = self._addresses(hidden, state)
+        reading, writing = addresses.split([self.reads, self.writes], -2)
+        memory = self._written(hidden, state.memory, writing)
+        read = (reading @ memory).flatten(-2)
+        return torch.cat([hidden, read], -1), NTMState(controller, memory, addresses, read)
+
+    def _addresses(self, hidden: Tensor, state: NTMState) -> Tensor:
+        told = self.addressing(hidden).unflatten(-1, (self.reads + self.writes, -1))
+        key, strength, gate, shift, sharpness = told.split([self.width, 1, 1, 3, 1], -1)
+        content = (F.softplus(strength) * similarity(key.tanh(), state.memory)).softmax(-1)
+        gate = gate.sigmoid()
+        gated = gate * content + (1 - gate) * state.addresses
+        shifts = shift.softmax(-1).split(1, -1)
+        moved = torch.stack([share * gated.roll(by, -1) for by, share in zip((-1, 0, 1), shifts, strict=True)]).sum(0)
+        sharp = (moved + 1e-16) ** (1 + F.softplus(sharpness))  # not zero: its power has no derivative there
+        return sharp / sharp.sum(-1, keepdim=True)
+
+    def _written(self, hidden: Tensor, memory: Tensor, addresses: Tensor) -> Tensor:
+        erase, add = self.writing(hidden).unflatten(-1, (self.writes, -1)).chunk(2, -1)
+        kept = (1 - addresses[..., None] * erase.sigmoid()[..., None, :]).prod(-3)
+        return memory * kept + addresses.mT @ add.tanh()
+
+
+def similarity(keys: Float[Tensor, "*n heads width"], memory: Float[Tensor, "*n slots width"]) -> Tensor:
+    """Return the cosine of each key with each slot, ``(*n, heads, slots)``; with an empty slot it is zero."""
+    lengths = [(vectors.square().sum(-1) + 1e-12).sqrt() for vectors in (keys, memory)]
+    return (keys @ memory.mT) / (lengths[0][..., None] * lengths[1][..., None, :])
