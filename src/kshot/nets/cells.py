@@ -70,9 +70,9 @@ class LSTM(Cell):
         super().__init__(outputs)
         sizes = [inputs] + [outputs] * (layers - 1)
         self.layers = nn.ModuleList(nn.LSTMCell(size, outputs) for size in sizes)
-        for layer in self.layers:
-            with torch.no_grad():
-                layer.bias_ih[outputs : 2 * outputs] = 1.0
+        for name, bias in self.layers.named_parameters():
+            if name.endswith("bias_ih"):
+                nn.init.ones_(bias.data[outputs : 2 * outputs])
         self.first = nn.Parameter(torch.zeros(2, layers, outputs))
 
     def init(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -85,6 +85,7 @@ class LSTM(Cell):
         """Read one input."""
         after = []
         for layer, before in zip(self.layers, state, strict=True):
+            assert isinstance(layer, nn.LSTMCell)
             x, c = lstm_cell(x, before, layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh)
             after.append((x, c))
         return x, tuple(after)

@@ -92,10 +92,11 @@ class NTMCell(Cell):
         content = (F.softplus(strength) * similarity(key.tanh(), state.memory)).softmax(-1)
         gate = gate.sigmoid()
         gated = gate * content + (1 - gate) * state.addresses
-        shifts = shift.softmax(-1).split(1, -1)
-        moved = torch.stack([share * gated.roll(by, -1) for by, share in zip((-1, 0, 1), shifts, strict=True)]).sum(0)
+        back, stay, on = shift.softmax(-1).chunk(3, -1)
+        moved = back * gated.roll(-1, -1) + stay * gated + on * gated.roll(1, -1)
         sharp = (moved + 1e-16) ** (1 + F.softplus(sharpness))  # not zero: its power has no derivative there
-        return sharp / sharp.sum(-1, keepdim=True)
+        addresses: Tensor = sharp / sharp.sum(-1, keepdim=True)
+        return addresses
 
     def _written(self, hidden: Tensor, memory: Tensor, addresses: Tensor) -> Tensor:
         erase, add = self.writing(hidden).unflatten(-1, (self.writes, -1)).chunk(2, -1)
