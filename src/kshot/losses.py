@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Loss", "cross_entropy", "mean_squared_error"]
+__all__ = ["LETTERS", "Loss", "cross_entropy", "mean_squared_error", "strings"]
+
+LETTERS = 5  # of the alphabet of ``strings``
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Loss:
 
     def weight(self, y: Tensor) -> Tensor:
         """Return how much each example weighs, ``(n,)``: one, or nothing where it is unlabelled."""
-        return y.sum(-1) if self.labels else torch.ones_like(y[:, 0])
+        return y.sum(-1).clamp_max(1) if self.labels else torch.ones_like(y[:, 0])
 
 
 def _labelled_mean(values: Tensor, y: Tensor) -> Tensor:
@@ -54,9 +56,24 @@ def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
     return _labelled_mean((logits.argmax(-1) == y.argmax(-1)).to(y.dtype), y)
 
 
+def _string_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    return _cross_entropy(_characters(logits), _characters(y))
+
+
+def _string_accuracy(logits: Tensor, y: Tensor) -> Tensor:
+    right = (_characters(logits).argmax(-1) == _characters(y).argmax(-1)).all(-1)
+    return _labelled_mean(right.to(y.dtype), y[:, :LETTERS])
+
+
+def _characters(rows: Tensor) -> Tensor:
+    return rows.unflatten(-1, (-1, LETTERS))
+
+
 def _mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
     return (prediction - y).square().mean()
 
 
-cross_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True, softmax=True)
+_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True, softmax=True)
 mean_squared_error = Loss(_mean_squared_error, _mean_squared_error, "MSE", higher_is_better=False, labels=False)
+# Strings of letters out of five, as ``kshot.tasks.strings`` makes them: right where every character is.
+strings = Loss(_string_cross_entropy, _string_accuracy, "accuracy", higher_is_better=True)

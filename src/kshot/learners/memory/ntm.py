@@ -87,8 +87,8 @@ class NTMCell(Cell):
         return torch.cat([hidden, read], -1), NTMState(controller, memory, addresses, read)
 
     def _addresses(self, hidden: Tensor, state: NTMState) -> Tensor:
-        told = self.addressing(hidden).unflatten(-1, (self.reads + self.writes, -1))
-        key, strength, gate, shift, sharpness = told.split([self.width, 1, 1, 3, 1], -1)
+        told: Tensor = self.addressing(hidden).unflatten(-1, (self.reads + self.writes, -1))
+        key, strength, gate, shift, sharpness = torch.split(told, [self.width, 1, 1, 3, 1], -1)
         content = (F.softplus(strength) * similarity(key.tanh(), state.memory)).softmax(-1)
         gate = gate.sigmoid()
         gated = gate * content + (1 - gate) * state.addresses
@@ -101,7 +101,8 @@ class NTMCell(Cell):
     def _written(self, hidden: Tensor, memory: Tensor, addresses: Tensor) -> Tensor:
         erase, add = self.writing(hidden).unflatten(-1, (self.writes, -1)).chunk(2, -1)
         kept = (1 - addresses[..., None] * erase.sigmoid()[..., None, :]).prod(-3)
-        return memory * kept + addresses.mT @ add.tanh()
+        written: Tensor = memory * kept + addresses.mT @ add.tanh()
+        return written
 
 
 def similarity(keys: Float[Tensor, "*n heads width"], memory: Float[Tensor, "*n slots width"]) -> Tensor:

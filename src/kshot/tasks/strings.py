@@ -1,0 +1,61 @@
+"""Classes that are told by a string of characters instead of a one-hot row, so that their number is not built in."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kshot.core import Batch, Episode
+from kshot.losses import LETTERS
+from kshot.tasks.episodes import Episodes
+from kshot.tasks.keys import choose, random_keys
+from kshot.tasks.source import TaskSource
+
+__all__ = ["StringLabels"]
+
+_STRINGS = 1_000  # a stream of random numbers that the tasks inside do not use
+
+
+class StringLabels(TaskSource):
+    """The same tasks, where each class has a random string: ``y`` is ``(n, length * 5)``, one-hot by character.
+
+    Adam Santoro et al. 2016, "Meta-learning with memory-augmented neural networks", section 4.1: five characters of five
+    letters, 3,125 labels. Judge them by ``kshot.losses.strings``.
+
+    Args:
+        tasks: with one-hot labels.
+        length: characters of a string.
+
+    Raises:
+        ValueError: there are fewer strings than ways.
+
+    >>> from kshot.tasks.labelled import LabelledData
+    >>> data = LabelledData.from_arrays(torch.arange(12.0)[:, None], [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
+    >>> task = StringLabels(Episodes(data, ways=3, shots=1, queries=2))[0]
+    >>> task.support.y.shape, task.support.y.reshape(3, 5, 5).sum(-1).unique()
+    (torch.Size([3, 25]), tensor([1.]))
+    """
+
+    def __init__(self, tasks: Episodes, length: int = 5) -> None:
+        super().__init__(tasks.seed, tasks.length)
+        self.tasks, self.characters = tasks, length
+        if LETTERS**length < tasks.ways:
+            raise ValueError(
+                f"{length} characters of {LETTERS} letters make {LETTERS**length} strings; found {tasks.ways} ways. "
+                "Raise length."
+            )
+
+    @property
+    def stamp(self) -> Mapping[str, str]:
+        """The protocol of these tasks."""
+        return {**self.tasks.stamp, "labels": f"strings of {self.characters} out of {LETTERS} letters"}
+
+    def sample(self, items: NDArray[np.int64]) -> Episode:
+        """Draw the tasks of these numbers, stacked."""
+        drawn = self.tasks.sample(items)
+        chosen = choose(random_keys(self.seed, _STRINGS, items, LETTERS**self.characters), self.tasks.ways)
+        places = LETTERS ** np.arange(self.characters)
+        digits = torch.from_numpy(chosen[..., None] // places % LETTERS)
+        strings = torch.nn.functional.one_hot(digits, LETTERS).flatten(-2).to(drawn.support.y.dtype)
+        return Episode(*(Batch(x, y @ strings) for x, y in drawn))
