@@ -73,7 +73,7 @@ def _mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
     return (prediction - y).square().mean()
 
 
-_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True, softmax=True)
+cross_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True, softmax=True)
 mean_squared_error = Loss(_mean_squared_error, _mean_squared_error, "MSE", higher_is_better=False, labels=False)
 # Strings of letters out of five, as ``kshot.tasks.strings`` makes them: right where every character is.
 strings = Loss(_string_cross_entropy, _string_accuracy, "accuracy", higher_is_better=True)
