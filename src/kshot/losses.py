@@ -66,7 +66,7 @@ def _string_accuracy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _characters(rows: Tensor) -> Tensor:
-    return rows.unflatten(-1, (-1, LETTERS))
+    return rows.reshape(*rows.shape[:-1], -1, LETTERS)
 
 
 def _mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class NTMCell(Cell):
         before = state.read.expand(*x.shape[:-1], -1)
         hidden, controller = self.controller(torch.cat([x, before], -1), state.controller)
         addresses = self._addresses(hidden, state)
-        reading, writing = addresses.split([self.reads, self.writes], -2)
+        reading, writing = torch.split(addresses, [self.reads, self.writes], -2)
         memory = self._written(hidden, state.memory, writing)
         read = (reading @ memory).flatten(-2)
         return torch.cat([hidden, read], -1), NTMState(controller, memory, addresses, read)
