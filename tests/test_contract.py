@@ -16,6 +16,7 @@ from kshot.core import Batch, Episode, Learner
 from kshot.learners.ensemble import Ensemble
 from kshot.learners.gradient import MAML, SVM, DeepKernel, MetaLSTM, ProtoMAML, Reptile, Ridge, inner_loop, kernels
 from kshot.learners.gradient.update_rules import adam
+from kshot.learners.memory import MANNCell, NTMCell, Recurrent
 from kshot.learners.metric import (
     Correspondence,
     FullContext,
@@ -31,6 +32,7 @@ from kshot.learners.metric import (
 )
 from kshot.learners.metric.siamese import contrastive, n_pair, triplet
 from kshot.losses import mean_squared_error
+from kshot.nets.cells import LSTM
 from kshot.nets.context import FiLM, WithContext
 from kshot.nets.conv import Conv4
 from kshot.nets.features import CentreAndNormalise, CosineClassifier
@@ -277,6 +279,15 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     "simple shot": lambda: (Prototypical(nn.Sequential(embed(), CentreAndNormalise(torch.ones(4)))), rows(), None),
     "baseline++": lambda: (MAML(CosineClassifier(4, 3), 0.1, 3, encoder=embed()), rows(), None),
     "anil": lambda: (MAML(nn.Linear(4, 3), 0.4, 2, encoder=Conv4(1, 4)), pictures(), None),
+    "recurrent, LSTM": lambda: (Recurrent(LSTM(4 + 3, 8, 2), embed(), 3), rows(), None),
+    "recurrent, MANN": lambda: (Recurrent(MANNCell(4 + 3, 8, 12, 5, 2), embed(), 3), rows(), None),
+    "recurrent, NTM": lambda: (Recurrent(NTMCell(4 + 3, 8, 12, 5, 2), embed(), 3), rows(), None),
+    "recurrent, judged by queries": lambda: (Recurrent(LSTM(4 + 3, 8), embed(), 3, judged="query"), rows(), None),
+    "recurrent, sinusoid": lambda: (
+        Recurrent(LSTM(1 + 1, 8), nn.Identity(), 1, mean_squared_error),
+        Sinusoids(5, 4),
+        None,
+    ),
     "maml, sinusoid": lambda: (MAML(MLP(1, 8, 8, 1), 0.05, 2, loss=mean_squared_error), Sinusoids(5, 4), None),
 }
 

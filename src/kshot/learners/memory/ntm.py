@@ -105,7 +105,7 @@ class NTMCell(Cell):
         return written
 
 
-def similarity(keys: Float[Tensor, "*n heads width"], memory: Float[Tensor, "*n slots width"]) -> Tensor:
+def similarity(keys: Float[Tensor, "*n heads width"], memory: Float[Tensor, "*shared slots width"]) -> Tensor:
     """Return the cosine of each key with each slot, ``(*n, heads, slots)``; with an empty slot it is zero."""
     lengths = [(vectors.square().sum(-1) + 1e-12).sqrt() for vectors in (keys, memory)]
     return (keys @ memory.mT) / (lengths[0][..., None] * lengths[1][..., None, :])

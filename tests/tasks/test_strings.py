@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+import torch
+
+from kshot.losses import strings
+from kshot.tasks.episodes import Episodes
+from kshot.tasks.labelled import LabelledData
+from kshot.tasks.strings import StringLabels
+
+
+def tasks(length: int = 5) -> StringLabels:
+    data = LabelledData.from_arrays(torch.arange(48.0)[:, None], torch.arange(48) % 8)
+    return StringLabels(Episodes(data, 6, 2, 3, seed=4), length)
+
+
+def test_each_class_of_a_task_has_a_string_of_its_own() -> None:
+    plain, told = tasks().tasks.sample(np.arange(20)), tasks().sample(np.arange(20))
+    for one, other in zip(plain, told, strict=True):
+        torch.testing.assert_close(one.x, other.x)
+        assert (other.y.reshape(20, -1, 5, 5).sum(-1) == 1).all()
+        same = (other.y[:, :, None] == other.y[:, None]).all(-1)
+        torch.testing.assert_close(same, (one.y[:, :, None] == one.y[:, None]).all(-1))
+    # The strings of a class change from task to task, and all letters come at every place.
+    assert (told.support.y.reshape(-1, 5, 5).mean(0) > 0.05).all()
+
+
+def test_an_item_depends_on_seed_and_number_alone() -> None:
+    whole = tasks().sample(np.arange(10))
+    torch.testing.assert_close(tasks().sample(np.array([7])).support.y[0], whole.support.y[7])
+
+
+def test_too_few_strings_are_refused() -> None:
+    with pytest.raises(ValueError, match="make 5 strings; found 6 ways"):
+        tasks(length=1)
+
+
+def test_a_string_is_right_where_every_character_is() -> None:
+    y = torch.eye(5)[[0, 1, 2, 3, 4]].flatten()[None].repeat(4, 1)
+    logits = 9 * y.clone()
+    logits[1, :5] = torch.tensor([0.0, 9, 0, 0, 0])  # one wrong character
+    y[3] = 0  # unlabelled
+    logits[3] = 0
+    assert strings.metric(logits, y).item() == pytest.approx(2 / 3)
+    expected = torch.nn.functional.cross_entropy(logits[:3].reshape(15, 5), y[:3].reshape(15, 5).argmax(-1))
+    torch.testing.assert_close(strings(logits, y), expected)
+    torch.testing.assert_close(strings.weight(y), torch.tensor([1.0, 1.0, 1.0, 0.0]))
