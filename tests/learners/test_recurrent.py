@@ -216,7 +216,7 @@ def test_presentations_refuse_what_they_cannot_judge() -> None:
 
     tasks = Episodes(rows(), 3, 2, 1, length=4)
     with pytest.raises(TypeError, match="MAML adapts all at once"):
-        evaluate_presentations(MAML(nn.Linear(6, 3)), tasks)
+        evaluate_presentations(MAML(nn.Linear(6, 3), 0.1), tasks)
     with pytest.raises(ValueError, match="no class comes 3 times"):
         evaluate_presentations(learner(LSTM(9, 4)), tasks, (1, 3))
 
