@@ -61,8 +61,8 @@ class Matern52:
 class Periodic:
     r"""Functions that return: :math:`k(d) = \exp(-2 \sum_j \sin^2(\pi d_j / p) / l^2)`, of period p in every input.
 
-    >>> round(Periodic(0.5)(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1)).item(), 4)
-    1.0
+    >>> round(Periodic(4.0)(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1)).item(), 4)
+    0.3679
     """
 
     period: float = 1.0
