@@ -55,7 +55,7 @@ def panel(title: str, truth: Batch, support: Batch, prediction: Tensor, colour: 
 
 
 @torch.no_grad()
-def main(out: Path = FIGURES, steps: int = 8000, test_tasks: int = 1000, counts: Sequence[int] = (1, 3, 5, 10)) -> None:
+def main(out: Path = FIGURES, steps: int = 6000, test_tasks: int = 1000, counts: Sequence[int] = (1, 3, 5, 10)) -> None:
     torch.manual_seed(0)
     with torch.enable_grad():
         learner = meta_train(steps).eval()
@@ -71,7 +71,7 @@ def main(out: Path = FIGURES, steps: int = 8000, test_tasks: int = 1000, counts:
         support, truth = (Batch(*(leaf[0] for leaf in batch)) for batch in task)
         points = f"{count} point{'s' * (count > 1)}"
         above.append(panel(f"Attentive neural process, {points}", truth, support, read, "main"))
-        below.append(panel(f"Exact Gaussian process, {points}", truth, support, best, "other"))
+        below.append(panel(f"Exact Gaussian process, {points}", truth, support, best, "muted"))
     save_figure(out, "neural-process-points", (14.0, 5.6), [*above, *below], columns=len(counts))
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Inputs, Learner
+from kshot.core import Batch, Inputs, Learner, State
 from kshot.losses import gaussian_log_likelihood
 from kshot.nets.mlp import MLP
 
@@ -104,19 +104,19 @@ class NeuralProcess(Learner):
         """Return what is remembered before any example."""
         return self.memory.init()
 
-    def update(self, state: Averaged | Kept, support: Batch) -> Averaged | Kept:
+    def update(self, state: State, support: Batch) -> Averaged | Kept:
         """Return the state with more examples read: two sums, or a row for each more."""
         x, places = support.x
-        return self.memory.write(state, places, self.encoder(torch.cat([x, support.y], -1)))  # type: ignore[arg-type]
+        return self.memory.write(state, places, self.encoder(torch.cat([x, support.y], -1)))
 
     def adapt(self, support: Batch) -> Averaged | Kept:
         """Return what is remembered of the support set."""
         return self.update(self.init(), support)
 
-    def predict(self, state: Averaged | Kept, x: tuple[Tensor, Inputs]) -> Float[Tensor, "q columns"]:
+    def predict(self, state: State, x: tuple[Tensor, Inputs]) -> Float[Tensor, "q columns"]:
         """Return the means and then the logarithms of the deviations of the targets, ``(q, 2 targets)``."""
         inputs, places = x
-        mean, spread = self.decoder(torch.cat([inputs, self.memory.read(state, places)], -1)).chunk(2, -1)  # type: ignore[arg-type]
+        mean, spread = self.decoder(torch.cat([inputs, self.memory.read(state, places)], -1)).chunk(2, -1)
         deviation = self.least_deviation + (1 - self.least_deviation) * F.softplus(spread)
         return torch.cat([mean, deviation.log()], -1)
 
