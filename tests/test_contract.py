@@ -16,7 +16,7 @@ from kshot.core import Batch, Episode, Learner
 from kshot.learners.ensemble import Ensemble
 from kshot.learners.gradient import MAML, SVM, DeepKernel, MetaLSTM, ProtoMAML, Reptile, Ridge, inner_loop, kernels
 from kshot.learners.gradient.update_rules import adam
-from kshot.learners.memory import MANNCell, NTMCell, Recurrent
+from kshot.learners.memory import MANNCell, NeuralProcess, NTMCell, Recurrent
 from kshot.learners.metric import (
     Correspondence,
     FullContext,
@@ -40,6 +40,7 @@ from kshot.nets.mlp import MLP
 from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsNorm, group_norm
 from kshot.nets.resnet import ResNet12
 from kshot.tasks.episodes import Episodes
+from kshot.tasks.functions import GaussianProcesses
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
@@ -260,6 +261,8 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     "svm, unlabelled examples beside": lambda: (SVM(embed(), c=1.0, ridge=0.1), rows(unlabelled=2), None),
     "deep kernel": lambda: (DeepKernel(MLP(1, 8, 3)), Sinusoids(5, 4), None),
     "deep kernel, linear": lambda: (DeepKernel(MLP(1, 8, 3), kernels.linear), Sinusoids(5, 4), None),
+    "conditional neural process": lambda: (NeuralProcess(2, width=8), GaussianProcesses(None, 5, 4, inputs=2), None),
+    "attentive neural process": lambda: (NeuralProcess(1, width=8, heads=2), GaussianProcesses(None, 5, 4), None),
     "ensemble, prototypical": lambda: (Ensemble([Prototypical(embed()), Prototypical(embed())]), rows(), None),
     "ensemble, maml, batch statistics": lambda: (
         Ensemble([MAML(conv(BatchStatisticsNorm), 0.4) for _ in range(2)]),
@@ -270,6 +273,11 @@ LEARNERS: dict[str, Callable[[], Row]] = {
         Ensemble([MAML(conv(group_norm), 0.4), MAML(conv(group_norm), 0.4, 2, "first_order")]),
         pictures(),
         each_member,
+    ),
+    "ensemble, neural process": lambda: (
+        Ensemble([NeuralProcess(1, width=8), NeuralProcess(1, width=8)]),
+        GaussianProcesses(None, 5, 4),
+        None,
     ),
     "ensemble, maml, sinusoid": lambda: (
         Ensemble([MAML(MLP(1, 8, 1), 0.05, 2, loss=mean_squared_error) for _ in range(3)]),

@@ -76,6 +76,15 @@ def test_metric_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
         assert (tmp_path / f"metric-{scheme}.svg").stat().st_size < 400_000
 
 
+def test_neural_process_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = EXAMPLES / "neural_process_points.py"
+    load(path).main(tmp_path, steps=2, test_tasks=4)
+    assert "10 points: log-likelihood -" in capsys.readouterr().out
+    assert "    python examples/neural_process_points.py" in path.read_text(encoding="utf-8").split('"""')[1]
+    for scheme in ("light", "dark"):
+        assert (tmp_path / f"neural-process-points-{scheme}.svg").stat().st_size < 200_000
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "less", "printed"),
     [

@@ -1,5 +1,6 @@
 """What a prediction is judged by: a loss to train on, and the metric that people read."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LETTERS", "Loss", "cross_entropy", "mean_squared_error", "strings"]
+__all__ = ["LETTERS", "Loss", "cross_entropy", "gaussian_log_likelihood", "mean_squared_error", "strings"]
 
 LETTERS = 5  # of the alphabet of ``strings``
 
@@ -18,7 +19,8 @@ class Loss:
 
     Both take a prediction ``(q, ...)`` and targets ``y`` of ``(q, ways)`` or ``(q, d)``, and return a scalar tensor.
     Where y are ``labels``, an all-zero row is an unlabelled example. ``softmax`` says that the softmax of a prediction is
-    meant as probabilities of the labels.
+    meant as probabilities of the labels; ``gaussian``, that it holds the means of the targets and then the logarithms of
+    their deviations.
 
     >>> cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item() < 0.13
     True
@@ -32,6 +34,7 @@ class Loss:
     higher_is_better: bool
     labels: bool = True
     softmax: bool = False
+    gaussian: bool = False
 
     def __call__(self, prediction: Tensor, y: Tensor) -> Tensor:
         """Return the loss of one task, a scalar."""
@@ -77,3 +80,26 @@ cross_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=Tru
 mean_squared_error = Loss(_mean_squared_error, _mean_squared_error, "MSE", higher_is_better=False, labels=False)
 # Strings of letters out of five, as ``kshot.tasks.strings`` makes them: right where every character is.
 strings = Loss(_string_cross_entropy, _string_accuracy, "accuracy", higher_is_better=True)
+
+
+def _gaussian_log_likelihood(prediction: Tensor, y: Tensor) -> Tensor:
+    if prediction.shape[-1] != 2 * y.shape[-1]:
+        raise ValueError(
+            f"gaussian_log_likelihood expects predictions of {2 * y.shape[-1]} columns, the means of {y.shape[-1]} targets "
+            f"and the logarithms of their deviations; found {prediction.shape[-1]}. Give the net two outputs a target."
+        )
+    mean, log_deviation = prediction.chunk(2, -1)
+    standardised = (y - mean) * (-log_deviation).exp()
+    return -(standardised.square() / 2 + log_deviation).mean() - math.log(2 * math.pi) / 2
+
+
+def _gaussian_surprise(prediction: Tensor, y: Tensor) -> Tensor:
+    return -_gaussian_log_likelihood(prediction, y)
+
+
+# Predictions are (q, 2 d): d means, then the logarithms of d deviations. Of the logarithm any real number is meant, so that
+# every net with 2 d outputs can be trained on it, that of MAML too; of a deviation the loss of one below zero would be NaN.
+# In nats for each point and target.
+gaussian_log_likelihood = Loss(
+    _gaussian_surprise, _gaussian_log_likelihood, "log-likelihood", higher_is_better=True, labels=False, gaussian=True
+)

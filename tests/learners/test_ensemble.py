@@ -5,14 +5,17 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from kshot.core import Batch, Episode, Learner, one_hot
 from kshot.evaluation import compare, evaluate
 from kshot.learners.ensemble import Ensemble
 from kshot.learners.gradient import MAML, Ridge
+from kshot.learners.memory import NeuralProcess
 from kshot.learners.metric import Prototypical
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
+from kshot.tasks.functions import GaussianProcesses
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.training import train
 
@@ -33,6 +36,19 @@ def test_it_predicts_the_mean_of_targets() -> None:
     members, tasks = waves(), next(iter(Sinusoids(5, 4).batches(6)))
     expected = torch.stack([member.predictions(tasks) for member in members]).mean(0)
     torch.testing.assert_close(Ensemble(members).predictions(tasks), expected)
+
+
+def test_it_predicts_the_mean_and_deviation_of_a_mixture_of_gaussians() -> None:
+    members, tasks = [NeuralProcess(1, width=8) for _ in range(3)], next(iter(GaussianProcesses(None, 5, 4).batches(6)))
+    with torch.no_grad():
+        for member in members:  # apart, so that their disagreement counts
+            member.decoder.layers[-1].bias += torch.randn(2)
+        mean, log_deviation = (
+            torch.cat([member.predictions(tasks) for member in members], -1).unflatten(-1, (3, 2)).unbind(-1)
+        )
+        mixture = MixtureSameFamily(Categorical(torch.ones_like(mean)), Normal(mean, log_deviation.exp()))
+        expected = torch.stack([mixture.mean, mixture.stddev.log()], -1)
+        torch.testing.assert_close(Ensemble(members).predictions(tasks), expected)
 
 
 def test_its_members_are_trained_as_if_alone() -> None:

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from kshot.batching import leaves, stack, unstack
 from kshot.core import Episode
 from kshot.tasks.episodes import Episodes
-from kshot.tasks.keys import choose, random_keys, uniform
+from kshot.tasks.keys import choose, normal, random_keys, uniform
 from kshot.tasks.labelled import LabelledData
 
 
@@ -176,6 +176,15 @@ def test_augmentation_has_numbers_of_its_own_for_each_example() -> None:
 def test_impossible_tasks_are_refused_at_construction(make: Callable[[], Episodes], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_normal_numbers_are_normal_and_a_longer_row_begins_as_a_shorter_one() -> None:
+    drawn = normal(3, 1, np.arange(20_000), 5)
+    assert abs(np.corrcoef(drawn, rowvar=False) - np.eye(5)).max() < 0.04
+    assert abs(drawn.mean()) < 0.02
+    for power, moment in ((2, 1), (3, 0), (4, 3)):
+        assert abs((drawn**power).mean() - moment) < 0.1
+    assert (normal(3, 1, np.array([7]), 2)[0] == drawn[7, :2]).all()
 
 
 def test_keys_are_uniform_and_independent_of_each_other() -> None:

@@ -23,8 +23,9 @@ class Ensemble(Learner):
         p(y \mid x) = \frac{1}{M} \sum_{m=1}^{M} p_m(y \mid x), \qquad
         \mathcal{L} = \sum_{m=1}^{M} \mathcal{L}_m
 
-    Logits give the logarithm of the mean of probabilities, anything else is averaged as it is. The meta-loss is the sum of
-    the members' own: each gets the gradient that it would get alone, so that one run trains all of them.
+    Logits give the logarithm of the mean of probabilities; means and deviations give those of the mixture,
+    :math:`s^2 = \overline{s_m^2} + \overline{(\mu_m - \mu)^2}`; anything else is averaged as it is. The meta-loss is the
+    sum of the members' own: each gets the gradient that it would get alone, so that one run trains all of them.
 
     Balaji Lakshminarayanan, Alexander Pritzel, Charles Blundell 2017, "Simple and scalable predictive uncertainty
     estimation using deep ensembles".
@@ -75,9 +76,9 @@ class Ensemble(Learner):
         """Return the logarithm of the mean probabilities ``(q, ways)``, or the mean prediction."""
         own = [member.predict(*pair) for member, *pair in zip(self._learners(), state, x, strict=True)]
         predictions = torch.stack(own)
-        if not self.loss.softmax:
-            return predictions.mean(0)
-        return predictions.log_softmax(-1).logsumexp(0) - math.log(len(own))
+        if self.loss.softmax:
+            return predictions.log_softmax(-1).logsumexp(0) - math.log(len(own))
+        return _mixture(predictions) if self.loss.gaussian else predictions.mean(0)
 
     def task_loss(self, task: Episode) -> Tensor:
         """Return the sum of the members' losses."""
@@ -91,3 +92,9 @@ class Ensemble(Learner):
 
     def _learners(self) -> list[Learner]:
         return cast(list[Learner], list(self.members))
+
+
+def _mixture(predictions: Tensor) -> Tensor:
+    means, log_deviations = predictions.chunk(2, -1)
+    variance = (2 * log_deviations).exp().mean(0) + means.var(0, correction=0)
+    return torch.cat([means.mean(0), variance.log() / 2], -1)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["choose", "random_keys", "uniform"]
+__all__ = ["choose", "normal", "random_keys", "uniform"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -34,6 +34,14 @@ def uniform(seed: int, stream: int, items: NDArray[np.int64], size: int) -> NDAr
     """Return ``(t, size)`` uniform numbers in [0, 1); they depend on the arguments as in ``random_keys``."""
     bits = random_keys(seed, stream, items, size) >> np.uint64(11)
     return bits.astype(np.float64) * 2.0**-53
+
+
+def normal(seed: int, stream: int, items: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """Return ``(t, size)`` standard normal numbers, drawn by Box and Muller; they depend on what ``random_keys`` do."""
+    # Pair by pair, so that a longer row begins as a shorter one does.
+    pairs = uniform(seed, stream, items, 2 * size).reshape(len(items), size, 2)
+    radius: NDArray[np.float64] = np.sqrt(-2 * np.log1p(-pairs[..., 0]))
+    return radius * np.cos(2 * np.pi * pairs[..., 1])
 
 
 def choose(keys: NDArray[np.uint64], k: int) -> NDArray[np.int64]:

@@ -1,8 +1,9 @@
-"""Learners that remember: a net reads the support set, and what it holds afterwards is what it has learned."""
+"""Learners that write and read: the support set changes what the network does, without a gradient step."""
 
 from kshot.learners.memory.mann import MANNCell, MANNState
+from kshot.learners.memory.neural_process import NeuralProcess
 from kshot.learners.memory.ntm import NTMCell, NTMState
 from kshot.learners.memory.recurrent import Reading, Recurrent
 from kshot.learners.memory.transducer import Transducer
 
-__all__ = ["MANNCell", "MANNState", "NTMCell", "NTMState", "Reading", "Recurrent", "Transducer"]
+__all__ = ["MANNCell", "MANNState", "NTMCell", "NTMState", "NeuralProcess", "Reading", "Recurrent", "Transducer"]

@@ -1,0 +1,58 @@
+"""The Gaussian log-likelihood against torch's own density, and everywhere that a loss is looked at."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch.distributions import Normal
+
+from kshot.evaluation import evaluate
+from kshot.learners.gradient import MAML
+from kshot.learners.memory import NeuralProcess
+from kshot.losses import gaussian_log_likelihood
+from kshot.nets.mlp import MLP
+from kshot.progress import show_progress
+from kshot.report.figures import learning_curve
+from kshot.report.page import results_table
+from kshot.run_folder import RunFolder
+from kshot.tasks.functions import GaussianProcesses
+from kshot.training import train
+
+
+def test_it_is_the_mean_log_density_of_a_point_and_target() -> None:
+    mean, log_deviation, y = torch.randn(3, 7, 2).double()
+    expected = Normal(mean, log_deviation.exp()).log_prob(y).mean()
+    prediction = torch.cat([mean, log_deviation], -1)
+    torch.testing.assert_close(gaussian_log_likelihood.metric(prediction, y), expected)
+    torch.testing.assert_close(gaussian_log_likelihood(prediction, y), -expected)
+
+
+def test_a_prediction_without_deviations_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expects predictions of 4 columns.*found 2"):
+        gaussian_log_likelihood(torch.zeros(3, 2), torch.zeros(3, 2))
+
+
+def test_any_net_with_two_outputs_a_target_may_be_trained_on_it() -> None:
+    learner = MAML(MLP(1, 8, 2), 0.1, 2, loss=gaussian_log_likelihood)
+    tasks = GaussianProcesses(shots=5, queries=4, length=100)
+    before = evaluate(learner, tasks).mean
+    train(learner, tasks, steps=20)
+    assert evaluate(learner, tasks).mean > before
+
+
+def test_training_evaluation_progress_and_report_say_log_likelihood(tmp_path: Path) -> None:
+    learner, tasks = NeuralProcess(1, width=8), GaussianProcesses(shots=3, queries=4, length=20)
+    text = io.StringIO()
+    with show_progress("GPs", Console(file=text)) as watch:
+        trained = train(learner, tasks, steps=40, every=20, validation=tasks, out=tmp_path, watch=watch)
+    result = evaluate(learner, tasks)
+    assert result.mean == trained.best  # the most, not the least, was kept
+    assert result.calibration_error is None
+    assert str(result).startswith(f"log-likelihood {result.mean:.4g} ± ")
+    assert "validation log-likelihood -" in text.getvalue()
+    metrics = RunFolder(tmp_path, True).read_metrics()
+    assert max(line["val_log-likelihood"] for line in metrics) == trained.best
+    assert "Validation log-likelihood" in learning_curve(metrics)
+    assert "log-likelihood" in results_table({"NeuralProcess": result})
