@@ -16,7 +16,7 @@ from kshot.core import Batch, Episode, Learner
 from kshot.learners.ensemble import Ensemble
 from kshot.learners.gradient import MAML, SVM, DeepKernel, MetaLSTM, ProtoMAML, Reptile, Ridge, inner_loop, kernels
 from kshot.learners.gradient.update_rules import adam
-from kshot.learners.memory import MANNCell, NeuralProcess, NTMCell, Recurrent
+from kshot.learners.memory import SNAIL, InContext, MANNCell, NeuralProcess, NTMCell, Recurrent
 from kshot.learners.metric import (
     Correspondence,
     FullContext,
@@ -282,6 +282,23 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     "ensemble, maml, sinusoid": lambda: (
         Ensemble([MAML(MLP(1, 8, 1), 0.05, 2, loss=mean_squared_error) for _ in range(3)]),
         Sinusoids(5, 4),
+        None,
+    ),
+    "snail": lambda: (SNAIL(embed(), 4, 3, 7, attention=((5, 4), (6, 5)), filters=3), rows(), None),
+    "snail, longer than it spans": lambda: (
+        SNAIL(embed(), 4, 3, 3, attention=((5, 4), (6, 5)), filters=3),
+        rows(unlabelled=1),
+        None,
+    ),
+    "snail, sinusoid": lambda: (
+        SNAIL(MLP(1, 4, 3), 3, 1, 6, mean_squared_error, attention=((5, 4), (6, 5)), filters=3),
+        Sinusoids(5, 4),
+        None,
+    ),
+    "in context": lambda: (InContext(embed(), 4, width=8, blocks=2, heads=2, code=5), rows(), None),
+    "in context, unlabelled examples beside": lambda: (
+        InContext(embed(), 4, width=8, blocks=2, heads=2, code=5),
+        rows(unlabelled=2),
         None,
     ),
     "simple shot": lambda: (Prototypical(nn.Sequential(embed(), CentreAndNormalise(torch.ones(4)))), rows(), None),
