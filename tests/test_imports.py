@@ -27,7 +27,17 @@ TIERS = [
         "meta_gradient",
         "memory",
     },
-    {"training", "evaluation", "calibration", "checkpoint", "run_folder", "progress", "audit", "memory_estimate"},
+    {
+        "training",
+        "evaluation",
+        "presentations",
+        "calibration",
+        "checkpoint",
+        "run_folder",
+        "progress",
+        "audit",
+        "memory_estimate",
+    },
     {"report"},
     {"cli"},
 ]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kshot.core import Batch, Inputs, Learner, State
 from kshot.losses import gaussian_log_likelihood
+from kshot.nets.attention import attend
 from kshot.nets.mlp import MLP
 
 __all__ = ["Averaged", "Kept", "NeuralProcess"]
@@ -146,7 +147,7 @@ class _Mean(nn.Module):
 
 @final
 class _Attention(nn.Module):
-    """Attention of several heads, by plain operations: fused attention has no second derivative."""
+    """Attention of several heads."""
 
     def __init__(self, inputs: int, width: int, heads: int) -> None:
         super().__init__()
@@ -170,6 +171,5 @@ class _Attention(nn.Module):
         queries, keys, values = (
             rows.unflatten(-1, (self.heads, -1)).transpose(0, 1) for rows in (self.query(places), *state)
         )
-        attention = (queries @ keys.mT / keys.shape[-1] ** 0.5).softmax(-1)
-        read: Tensor = self.output((attention @ values).transpose(0, 1).flatten(1))
+        read: Tensor = self.output(attend(queries, keys, values).transpose(0, 1).flatten(1))
         return read

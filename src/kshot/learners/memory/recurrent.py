@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Episode, Inputs, Learner
+from kshot.core import Batch, Episode
+from kshot.learners.encoded import EncodedLearner
 from kshot.losses import Loss, cross_entropy
 from kshot.nets.cells import Cell, State, run
 
@@ -21,7 +22,7 @@ class Reading(NamedTuple):
 
 
 @final
-class Recurrent(Learner):
+class Recurrent(EncodedLearner):
     r"""Read the support set as a stream, and predict what a query's label would be if it came next.
 
     .. math::
@@ -54,15 +55,9 @@ class Recurrent(Learner):
         *,
         judged: Literal["stream", "query"] = "stream",
     ) -> None:
-        super().__init__(loss)
-        self.cell, self.encoder, self.judged = cell, encoder, judged
-        self.labels = labels
+        super().__init__(encoder, loss)
+        self.cell, self.labels, self.judged = cell, labels, judged
         self.readout = nn.Linear(cell.outputs, labels)
-
-    def encode(self, x: Inputs) -> Tensor:
-        """Embed examples ``(m, *features)``: ``(m, d)``."""
-        z: Tensor = self.encoder(x)
-        return z
 
     def init(self) -> Reading:
         """Return the state before the first example."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.core import Batch
-from kshot.learners.metric.base import MetricLearner
+from kshot.learners.encoded import EncodedLearner
 from kshot.learners.metric.distances import mahalanobis
 from kshot.losses import Loss, cross_entropy
 
@@ -40,7 +40,7 @@ class Gaussians(NamedTuple):
 
 
 @final
-class Mahalanobis(MetricLearner):
+class Mahalanobis(EncodedLearner):
     r"""Classify by the Mahalanobis distance to the mean of each class.
 
     .. math::

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.core import Batch
-from kshot.learners.metric.base import MetricLearner
+from kshot.learners.encoded import EncodedLearner
 from kshot.learners.metric.distances import Distance, cosine
 from kshot.learners.metric.members import class_logits, joined
 from kshot.losses import Loss, cross_entropy
@@ -56,7 +56,7 @@ class FullContext(nn.Module):
 
 
 @final
-class Matching(MetricLearner):
+class Matching(EncodedLearner):
     r"""Classify by attention over the support set.
 
     .. math::

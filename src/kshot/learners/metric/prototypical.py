@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.core import Batch
-from kshot.learners.metric.base import MetricLearner
+from kshot.learners.encoded import EncodedLearner
 from kshot.learners.metric.distances import Distance, squared_euclidean
 from kshot.losses import Loss, cross_entropy
 
@@ -34,7 +34,7 @@ class Prototypes(NamedTuple):
 
 
 @final
-class Prototypical(MetricLearner):
+class Prototypical(EncodedLearner):
     r"""Classify by the nearest class mean of embedded support examples.
 
     .. math::

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.core import Batch
-from kshot.learners.metric.base import MetricLearner
+from kshot.learners.encoded import EncodedLearner
 from kshot.losses import Loss, cross_entropy
 
 __all__ = ["Relation", "squared_error_of_scores"]
@@ -22,7 +22,7 @@ squared_error_of_scores = Loss(
 
 
 @final
-class Relation(MetricLearner):
+class Relation(EncodedLearner):
     r"""Score a query beside each class by a network.
 
     .. math:: r_k(x) = \sigma\left(g\left[\sum_i y_{ik} f(x_i),\; f(x)\right]\right)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.core import Batch, Episode
-from kshot.learners.metric.base import MetricLearner
+from kshot.learners.encoded import EncodedLearner
 from kshot.learners.metric.distances import Distance
 from kshot.learners.metric.members import class_logits, joined
 from kshot.losses import cross_entropy
@@ -98,7 +98,7 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 @final
-class Siamese(MetricLearner):
+class Siamese(EncodedLearner):
     r"""Learn whether two examples are of one class; classify by the support example most like the query.
 
     .. math:: p(\text{same} \mid x, x') = \sigma\left(b - \sum_k \alpha_k |f_k(x) - f_k(x')|\right)

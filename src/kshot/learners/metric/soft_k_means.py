@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.core import Batch
-from kshot.learners.metric.base import MetricLearner
+from kshot.learners.encoded import EncodedLearner
 from kshot.learners.metric.distances import squared_euclidean
 from kshot.learners.metric.prototypical import Prototypes
 from kshot.losses import Loss, cross_entropy
@@ -16,7 +16,7 @@ __all__ = ["SoftKMeans"]
 
 
 @final
-class SoftKMeans(MetricLearner):
+class SoftKMeans(EncodedLearner):
     r"""Move the prototypes towards the unlabelled examples of the support set that lie near them.
 
     .. math::

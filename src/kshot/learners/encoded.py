@@ -1,4 +1,4 @@
-"""What learners that compare have in common: an encoder."""
+"""What learners on embedded examples have in common: an encoder."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from kshot.core import Inputs, Learner
 from kshot.losses import Loss
 
-__all__ = ["MetricLearner"]
+__all__ = ["EncodedLearner"]
 
 
-class MetricLearner(Learner):
-    """A learner that compares embedded examples; abstract.
+class EncodedLearner(Learner):
+    """A learner on embedded examples; abstract.
 
     Args:
         encoder: embeds examples, outside vmap and each alone.
