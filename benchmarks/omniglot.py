@@ -21,7 +21,7 @@ from pathlib import Path
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint, load_learner
 from kshot.cli.build import build_learner, fixed_tasks
-from kshot.cli.options import LearnerOptions, MAMLOptions, MatchingOptions, ReptileOptions, RidgeOptions
+from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MatchingOptions, ReptileOptions, RidgeOptions
 from kshot.cli.presets import with_preset
 from kshot.cli.run_config import learner_name, load_config
 from kshot.core import Learner

@@ -160,6 +160,7 @@ def test_training_fills_a_run_folder(trained: tuple[Path, Ran], pictures: Path) 
         ("relation", "--batch-statistics"),
         ("ridge",),
         ("proto-maml", "--inner-steps", "2"),
+        ("in-context", "--blocks", "1"),
     ],
     ids=" ".join,
 )
@@ -258,6 +259,28 @@ def test_a_class_in_two_splits_is_refused(kshot: Kshot, pictures: Path, tmp_path
     shutil.copytree(folder / "train" / "class0", folder / "test" / "class0")
     message = refused(kshot("train", "prototypical", "--data", folder, *SMALL, "--out", tmp_path / "run"))
     assert "train and test share 1: class0" in message
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("snail",),
+        ("recurrent", "--hidden", "8", "--slots", "8"),
+        ("recurrent", "--cell", "ntm", "--hidden", "8", "--slots", "8"),
+        ("recurrent", "--cell", "lstm", "--labels", "strings", "--flat", "--hidden", "8"),
+    ],
+    ids=" ".join,
+)
+def test_every_learner_of_sequences_trains_and_is_judged(
+    told: tuple[str, ...], kshot: Kshot, pictures: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    ran = kshot("train", *told, "--data", pictures, *SMALL, "--steps", 2, "--tasks-per-step", 2, "--out", run)
+    assert ran.code == 0, ran.err
+    judged = kshot("eval", run, "--tasks", 5, "--shots", 2)
+    assert judged.code == 0, judged.err
+    assert ("presentation 2: accuracy" in judged.out) == (told[0] == "recurrent")
+    assert ("labels: strings" in judged.out) == ("strings" in told)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kshot.cli import main
-from kshot.cli.options import MAMLOptions, Paper, ReptileOptions
+from kshot.cli.learner_options import MAMLOptions, Paper, RecurrentOptions, ReptileOptions
 from kshot.cli.presets import with_preset
 from kshot.core import Batch, one_hot
 from kshot.learners.gradient import MAML
@@ -53,6 +53,8 @@ def test_a_preset_has_the_settings_of_its_paper(paper: Paper, data: str, ways: i
 
 
 def test_reptile_has_its_own() -> None:
+    stream = with_preset(RecurrentOptions(preset="santoro2016", data="omniglot"))
+    assert (stream.protocol, stream.shots, stream.flat, stream.steps) == ("mann", 10, True, 100_000)
     told = with_preset(ReptileOptions(preset="nichol2018", data="omniglot", ways=20))
     expected = {"inner_steps": 10, "batch_size": 20, "inner_lr": 5e-4, "steps": 200_000, "protocol": "reptile"}
     assert {name: getattr(told, name) for name in expected} == expected

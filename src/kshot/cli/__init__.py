@@ -5,6 +5,7 @@ import sys
 import tyro
 
 from kshot.cli import options
+from kshot.cli.learner_options import MAMLOptions, RecurrentOptions, ReptileOptions
 from kshot.cli.presets import with_preset
 from kshot.tasks.cache import DataUnavailable
 
@@ -23,7 +24,7 @@ def main() -> None:
 def _with_preset(command: options.Command) -> options.Command:
     """Let the preset of a training run stand behind what the command line says."""
     match command:
-        case options.Train(options.MAMLOptions() | options.ReptileOptions() as learner) if learner.preset:
+        case options.Train(MAMLOptions() | ReptileOptions() | RecurrentOptions() as learner) if learner.preset:
             # The same words are read once more with other defaults, so that what they say themselves goes first.
             return options.Train(tyro.cli(type(learner), args=sys.argv[3:], default=with_preset(learner)))
     return command

@@ -12,18 +12,23 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 
 from kshot.cli.build_gradient import build_maml, build_proto_maml, build_reptile
-from kshot.cli.options import (
+from kshot.cli.build_memory import build_in_context, build_recurrent, build_snail
+from kshot.cli.learner_options import (
     Distance,
+    InContextOptions,
     LearnerOptions,
     MAMLOptions,
     MatchingOptions,
+    MemoryOptions,
     MetricOptions,
     ProtoMAMLOptions,
     PrototypicalOptions,
+    RecurrentOptions,
     RelationOptions,
     ReptileOptions,
     RidgeOptions,
     SiameseOptions,
+    SNAILOptions,
 )
 from kshot.cli.run_config import learner_name
 from kshot.core import Learner
@@ -42,6 +47,8 @@ from kshot.tasks.omniglot import Resize, omniglot
 from kshot.tasks.omniglot_protocols import ProtocolName
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
+from kshot.tasks.strings import StringLabels
+from kshot.tasks.variable_ways import VariableWays
 
 __all__ = ["Split", "build_learner", "build_optimizer", "fixed_tasks", "load_splits", "training_tasks"]
 
@@ -101,12 +108,14 @@ def training_tasks(options: LearnerOptions) -> TaskSource:
         data = data.joined(val, split=f"{data.stamp.get('split', 'train')}, with val")
     if options.mirror:
         data = data.with_mirrored_classes()
-    ways = options.ways
+    ways, queries = options.ways, _train_queries(options)
     if isinstance(options, MetricOptions):
         turns = 4 if data.rotations == "classes" else 1
         ways = min(options.train_ways, turns * len(data.classes))
     augment = Distortions() if options.distort else None
-    return Episodes(data, ways, shots, _train_queries(options), seed, augment=augment)
+    if isinstance(options, InContextOptions):
+        return VariableWays(data, (2, ways), shots, queries, seed, group=options.tasks_per_step, augment=augment)
+    return _labelled(options, Episodes(data, ways, shots, queries, seed, augment=augment))
 
 
 def fixed_tasks(
@@ -123,7 +132,13 @@ def fixed_tasks(
     if options.data == "sinusoid":
         return Sinusoids(shots, queries, _SEEDS[split], length)
     data = getattr(load_splits(options), split)
-    return Episodes(data, options.ways if ways is None else ways, shots, queries, _SEEDS[split], length)
+    ways = options.ways if ways is None else ways
+    return _labelled(options, Episodes(data, ways, shots, queries, _SEEDS[split], length))
+
+
+def _labelled(options: LearnerOptions, tasks: Episodes) -> TaskSource:
+    """Return the tasks with labels of the kind that the options name."""
+    return StringLabels(tasks) if isinstance(options, RecurrentOptions) and options.labels == "strings" else tasks
 
 
 def build_learner(options: LearnerOptions, inner_steps: int | None = None) -> Learner:
@@ -140,10 +155,16 @@ def build_learner(options: LearnerOptions, inner_steps: int | None = None) -> Le
                 return build_reptile(options, _picture(options), inner_steps)
             case ProtoMAMLOptions():
                 return build_proto_maml(options, _picture(options)[0], inner_steps)
-            case MetricOptions() if inner_steps is None:
-                return _build_metric(options)
-            case MetricOptions():
+            case MetricOptions() | MemoryOptions() if inner_steps is not None:
                 raise ValueError(f"{name} takes no gradient steps; leave --inner-steps out.")
+            case InContextOptions():
+                return build_in_context(options, _picture(options))
+            case MetricOptions():
+                return _build_metric(options)
+            case RecurrentOptions():
+                return build_recurrent(options, _picture(options))
+            case SNAILOptions():
+                return build_snail(options, _picture(options))
     raise TypeError(f"no learner for {type(options).__name__}")
 
 
@@ -183,13 +204,14 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
         descent = torch.optim.SGD(learner.parameters(), options.lr)
         return descent, None if options.steps is None else _falling(descent, options.steps, lambda left: left)
     optimizer = torch.optim.Adam(learner.parameters(), options.lr)
-    if isinstance(options, MetricOptions):
+    if isinstance(options, MemoryOptions):
+        _clip(optimizer, learner, 10.0)  # as the papers do: a long sequence may have a gradient out of all proportion
+    if isinstance(options, MetricOptions | MemoryOptions):
         return optimizer, StepLR(optimizer, options.halve_every, 0.5)
     if not isinstance(options, MAMLOptions):
         return optimizer, None
-    if (clip := options.clip) is not None:
-        parameters = list(learner.parameters())
-        optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_value_(parameters, clip))
+    if options.clip is not None:
+        _clip(optimizer, learner, options.clip)
     if not options.cosine:
         return optimizer, None
     if options.steps is None:
@@ -198,6 +220,12 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
     return optimizer, _falling(
         optimizer, options.steps, lambda left: least + (1 - least) * (1 - math.cos(math.pi * left)) / 2
     )
+
+
+def _clip(optimizer: Optimizer, learner: Learner, most: float) -> None:
+    """Clip each element of the meta-gradient to a magnitude, before every step."""
+    parameters = list(learner.parameters())
+    optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_value_(parameters, most))
 
 
 def _falling(optimizer: Optimizer, steps: int, factor: Callable[[float], float]) -> LRScheduler:
@@ -218,7 +246,7 @@ def _shots(options: LearnerOptions) -> int:
 
 def _train_queries(options: LearnerOptions) -> int:
     match options:
-        case MetricOptions():
+        case MetricOptions() | MemoryOptions():
             return options.train_queries
         case MAMLOptions(train_queries=int(queries)):
             return queries

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from kshot.cli.options import MAMLOptions, ProtoMAMLOptions, ReptileOptions
+from kshot.cli.learner_options import MAMLOptions, ProtoMAMLOptions, ReptileOptions
 from kshot.learners.gradient import MAML, ProtoMAML, Reptile
 from kshot.learners.gradient.update_rules import adam
 from kshot.losses import cross_entropy, mean_squared_error

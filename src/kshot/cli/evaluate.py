@@ -7,10 +7,12 @@ from rich.console import Console
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_learner
 from kshot.cli.build import build_learner, fixed_tasks
+from kshot.cli.learner_options import RecurrentOptions
 from kshot.cli.options import Compare, Eval
 from kshot.cli.report import report_run, save_result
 from kshot.cli.run_config import load_config
 from kshot.evaluation import Evaluation, compare, evaluate
+from kshot.presentations import evaluate_presentations
 
 __all__ = ["run_compare", "run_eval"]
 
@@ -23,7 +25,20 @@ def run_eval(command: Eval) -> None:
     )
     console.print(str(result), highlight=False, soft_wrap=True)
     save_result(command.run, result)
-    report_run(command.run, load_config(command.run), console)
+    options = load_config(command.run)
+    if isinstance(options, RecurrentOptions):
+        _print_presentations(command, options, console)
+    report_run(command.run, options, console)
+
+
+def _print_presentations(command: Eval, options: RecurrentOptions, console: Console) -> None:
+    """Print how good the learner is the first time a class comes, the second, and so on."""
+    learner = build_learner(options)
+    load_learner(command.run / "best.safetensors", learner)
+    tasks = fixed_tasks(options, "test", command.tasks, command.ways, command.shots, command.queries)
+    shots = command.shots or options.shots or 1
+    for n, result in evaluate_presentations(learner, tasks, [n for n in (1, 2, 3, 5, 10) if n <= shots]).items():
+        console.print(f"presentation {n}: {result.metric} {result.short()}", highlight=False)
 
 
 def run_compare(command: Compare) -> None:
@@ -54,7 +69,8 @@ def _evaluate(
     options = load_config(run)
     learner = build_learner(options, inner_steps)
     load_learner(run / "best.safetensors", learner)
-    if learner.fixed_ways and options.data != "sinusoid" and ways not in (None, options.ways):
+    strings = isinstance(options, RecurrentOptions) and options.labels == "strings"
+    if learner.fixed_ways and not strings and options.data != "sinusoid" and ways not in (None, options.ways):
         raise ValueError(
             f"{run} was trained for {options.ways} ways, which are built into its net; found --ways {ways}."
         )

@@ -1,40 +1,50 @@
 """The papers' own settings, by name: what ``--preset`` makes the defaults. Nothing here imports torch."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
-from kshot.cli.options import MAMLOptions, ReptileOptions
+from kshot.cli.learner_options import MAMLOptions, RecurrentOptions, ReptileOptions
 
 __all__ = ["with_preset"]
 
 
-def with_preset(options: MAMLOptions | ReptileOptions) -> MAMLOptions | ReptileOptions:
+Presettable: TypeAlias = MAMLOptions | ReptileOptions | RecurrentOptions
+
+
+def with_preset(options: Presettable) -> Presettable:
     """Return the options with the settings of their preset, for their data, ways and shots.
 
     Raises:
         ValueError: the paper has no settings for them.
     """
-    if isinstance(options, ReptileOptions):
-        told = _reptile(options)
-    else:
-        match options.preset:
-            case "finn2017":
-                told = _maml(options)
-            case "li2017":
-                told = {**_maml(options), "inner_steps": 1, "test_steps": None, "learn_lr": "per_parameter"}
-            case "antoniou2019":
-                told = _maml_plus_plus(options)
-            case "rajeswaran2019":
-                told = _implicit(options)
-            case "zintgraf2019":
-                told = _context(options)
-            case "raghu2020":
-                told = {**_maml(options), "adapts": "head"}
-            case "oh2021":
-                told = _body(options)
-            case None:
-                told = {}
+    match options:
+        case RecurrentOptions():
+            told = _stream(options)
+        case ReptileOptions():
+            told = _reptile(options)
+        case MAMLOptions():
+            told = _by_paper(options)
     return replace(options, **told)
+
+
+def _by_paper(options: MAMLOptions) -> dict[str, Any]:
+    match options.preset:
+        case "finn2017":
+            return _maml(options)
+        case "li2017":
+            return {**_maml(options), "inner_steps": 1, "test_steps": None, "learn_lr": "per_parameter"}
+        case "antoniou2019":
+            return _maml_plus_plus(options)
+        case "rajeswaran2019":
+            return _implicit(options)
+        case "zintgraf2019":
+            return _context(options)
+        case "raghu2020":
+            return {**_maml(options), "adapts": "head"}
+        case "oh2021":
+            return _body(options)
+        case None:
+            return {}
 
 
 def _maml(options: MAMLOptions) -> dict[str, Any]:
@@ -117,12 +127,19 @@ def _reptile(options: ReptileOptions) -> dict[str, Any]:
     return {**net, **more, "protocol": "reptile", "queries": 1}
 
 
-def _steps(options: MAMLOptions | ReptileOptions, published: int) -> int | None:
+def _stream(options: RecurrentOptions) -> dict[str, Any]:
+    """Santoro et al. 2016, but for the optimizer, which is Adam."""
+    if options.data != "omniglot":
+        raise _unknown(options, "omniglot")
+    return {"protocol": "mann", "shots": 10, "queries": 1, "flat": True, "steps": _steps(options, 100_000)}
+
+
+def _steps(options: Presettable, published: int) -> int | None:
     """Return the published number of steps, unless the budget is in minutes."""
     return published if options.minutes is None else None
 
 
-def _unknown(options: MAMLOptions | ReptileOptions, known: str) -> ValueError:
+def _unknown(options: Presettable, known: str) -> ValueError:
     return ValueError(
         f"--preset {options.preset} has settings for {known}; found --data {options.data} --ways {options.ways}."
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from kshot.batching import unstack
 from kshot.checkpoint import load_learner
 from kshot.cli.build import build_learner, fixed_tasks
-from kshot.cli.options import LearnerOptions
+from kshot.cli.learner_options import LearnerOptions
 from kshot.core import Episode, Learner
 from kshot.evaluation import Evaluation
 from kshot.learners.gradient import MAML
@@ -21,6 +21,7 @@ from kshot.report import Panel, Section, drawn_episode, learning_curve, results_
 from kshot.run_folder import RunFolder
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
+from kshot.tasks.strings import StringLabels
 
 __all__ = ["demo_report", "report_run", "save_result", "wave_panels"]
 
@@ -37,11 +38,11 @@ def report_run(folder: Path, options: LearnerOptions, console: Console) -> None:
     load_learner(folder / "best.safetensors", learner)
     tasks = fixed_tasks(options, "test", 1)
     sections = [
-        _answers(learner, tasks),
+        *_answers(learner, tasks),
         Section("How it learned", learning_curve(RunFolder(folder, True).read_metrics())),
     ]
     if results := _results(folder):
-        sections.insert(1, Section("How good it is on unseen classes", results_table(results)))
+        sections.insert(-1, Section("How good it is on unseen classes", results_table(results)))
     path = folder / "report.html"
     write_report(
         path, f"{type(learner).__name__} on {options.data}", sections, f"Run {folder.name}, seed {options.seed}"
@@ -83,15 +84,17 @@ def _in_words(steps: int) -> str:
     return "before" if steps == 0 else f"after {steps} step{'s' if steps > 1 else ''}"
 
 
-def _answers(learner: Learner, tasks: TaskSource) -> Section:
+def _answers(learner: Learner, tasks: TaskSource) -> list[Section]:
+    if isinstance(tasks, StringLabels):
+        return []  # an answer is a word, not one of the classes that a picture could be put to
     task = next(iter(tasks.batches(1)))
     assert isinstance(task, Episode)
     if isinstance(learner, MAML) and isinstance(tasks, Sinusoids):
         steps = tuple(sorted({0, 1, learner.steps, 10}))
-        return Section("A wave it had never seen", wave_figure(wave_panels({"MAML": learner}, steps, tasks.shots)))
+        return [Section("A wave it had never seen", wave_figure(wave_panels({"MAML": learner}, steps, tasks.shots)))]
     with torch.no_grad():
         predictions = learner.eval().predictions(task)
-    return Section("Classes it had never seen", drawn_episode(unstack(task)[0], predictions[0]))
+    return [Section("Classes it had never seen", drawn_episode(unstack(task)[0], predictions[0]))]
 
 
 def _results(folder: Path) -> dict[str, Evaluation]:

@@ -9,16 +9,19 @@ import torch
 
 from kshot import __version__
 from kshot.checkpoint import write_atomically
-from kshot.cli.options import (
+from kshot.cli.learner_options import (
+    InContextOptions,
     LearnerOptions,
     MAMLOptions,
     MatchingOptions,
     ProtoMAMLOptions,
     PrototypicalOptions,
+    RecurrentOptions,
     RelationOptions,
     ReptileOptions,
     RidgeOptions,
     SiameseOptions,
+    SNAILOptions,
 )
 
 __all__ = ["learner_name", "load_config", "save_config"]
@@ -32,6 +35,9 @@ _LEARNERS: dict[str, type[LearnerOptions]] = {
     "proto-maml": ProtoMAMLOptions,
     "maml": MAMLOptions,
     "reptile": ReptileOptions,
+    "recurrent": RecurrentOptions,
+    "snail": SNAILOptions,
+    "in-context": InContextOptions,
 }
 
 

@@ -10,7 +10,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from kshot.allocator import keep_freed_memory
 from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, training_tasks
-from kshot.cli.options import LearnerOptions, MAMLOptions, MetricOptions, ReptileOptions, Resume
+from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MemoryOptions, MetricOptions, ReptileOptions
+from kshot.cli.options import Resume
 from kshot.cli.report import report_run
 from kshot.cli.run_config import learner_name, load_config, save_config
 from kshot.core import Learner
@@ -62,7 +63,7 @@ def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: b
     console = Console(markup=False)  # or brackets in a path would be taken for a style
     tasks, learner, optimizer, scheduler = prepared
     console.print(f"{type(learner).__name__} on {_in_words(dict(tasks.stamp))}", highlight=False, soft_wrap=True)
-    assert isinstance(options, MetricOptions | MAMLOptions | ReptileOptions)
+    assert isinstance(options, MetricOptions | MAMLOptions | ReptileOptions | MemoryOptions)
     with show_progress("training", console) as watch:
         trained = train(
             learner,

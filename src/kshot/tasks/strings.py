@@ -12,7 +12,9 @@ from kshot.tasks.episodes import Episodes
 from kshot.tasks.keys import choose, random_keys
 from kshot.tasks.source import TaskSource
 
-__all__ = ["StringLabels"]
+__all__ = ["LENGTH", "StringLabels"]
+
+LENGTH = 5  # of a string, unless said otherwise
 
 _STRINGS = 1_000  # a stream of random numbers that the tasks inside do not use
 
@@ -37,7 +39,7 @@ class StringLabels(TaskSource):
     (torch.Size([3, 25]), tensor([1.]))
     """
 
-    def __init__(self, tasks: Episodes, length: int = 5) -> None:
+    def __init__(self, tasks: Episodes, length: int = LENGTH) -> None:
         super().__init__(tasks.seed, tasks.length)
         self.tasks, self.characters = tasks, length
         if LETTERS**length < tasks.ways:

@@ -1,0 +1,51 @@
+"""From options to learners that read the support set."""
+
+import torch
+from torch import nn
+
+from kshot.cli.learner_options import InContextOptions, RecurrentOptions, SNAILOptions
+from kshot.learners.memory import SNAIL, InContext, MANNCell, NTMCell, Recurrent
+from kshot.losses import LETTERS, cross_entropy, strings
+from kshot.nets.cells import LSTM, Cell
+from kshot.nets.conv import Conv4
+from kshot.tasks.strings import LENGTH
+
+__all__ = ["build_in_context", "build_recurrent", "build_snail"]
+
+_EMBEDDED = 64  # what a picture comes to in front of a sequence, as in the paper of SNAIL
+
+
+def build_recurrent(options: RecurrentOptions, picture: torch.Size) -> Recurrent:
+    """Build a recurrent learner with the cell that the options name."""
+    told = options.labels == "strings"
+    labels = LENGTH * LETTERS if told else options.ways
+    encoder: nn.Module = nn.Flatten() if options.flat else _embedding(options.filters, picture)
+    inputs = labels + (picture.numel() if options.flat else _EMBEDDED)
+    return Recurrent(_cell(options, inputs), encoder, labels, strings if told else cross_entropy)
+
+
+def _cell(options: RecurrentOptions, inputs: int) -> Cell:
+    match options.cell:
+        case "mann":
+            return MANNCell(inputs, options.hidden, options.slots, options.width, options.heads)
+        case "ntm":
+            return NTMCell(inputs, options.hidden, options.slots, options.width, options.heads)
+        case "lstm":
+            return LSTM(inputs, options.hidden)
+
+
+def build_snail(options: SNAILOptions, picture: torch.Size) -> SNAIL:
+    """Build SNAIL for sequences of a support set and one query."""
+    length = options.ways * (options.shots or 1) + 1
+    return SNAIL(_embedding(options.filters, picture), _EMBEDDED, options.ways, length)
+
+
+def build_in_context(options: InContextOptions, picture: torch.Size) -> InContext:
+    """Build an in-context transformer on a convolutional net."""
+    encoder = Conv4(picture[0], options.filters)
+    return InContext(encoder, options.filters * (picture[1] // 16) ** 2, blocks=options.blocks)
+
+
+def _embedding(filters: int, picture: torch.Size) -> nn.Module:
+    features = filters * (picture[1] // 16) ** 2
+    return nn.Sequential(Conv4(picture[0], filters), nn.Linear(features, _EMBEDDED))
