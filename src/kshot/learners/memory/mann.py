@@ -1,5 +1,6 @@
 """The cell of a memory-augmented neural network: it writes where it read last, or where nothing was needed for longest."""
 
+import math
 from typing import NamedTuple, final
 
 import torch
@@ -60,6 +61,10 @@ class MANNCell(Cell):
         self.slots, self.width, self.heads, self.decay = slots, width, heads, decay
         self.controller = LSTM(inputs + heads * width, hidden)
         self.addressing = nn.Linear(hidden, heads * (width + 2))
+        # At first a slot that matches weighs as much as all empty ones together: else next to nothing is read of it, and
+        # next to nothing is learned from that.
+        strengths = self.addressing.bias.data.view(heads, -1)[:, width]
+        strengths.fill_(math.log(slots))
 
     def init(self) -> MANNState:
         """Return the state before the first input: an empty memory."""
