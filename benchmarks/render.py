@@ -10,27 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from memory_tables import neural_process, recurrent, sequence_speed
 from rows import read_rows
+from tables import latest, markdown, percent
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-
-
-def latest(table: str, *keys: str) -> list[dict[str, Any]]:
-    """Return the rows of a table; of rows that agree in ``keys`` the last one measured."""
-    return list({tuple(row[key] for key in keys): row for row in read_rows(table)}.values())
-
-
-def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Return a table in Markdown, or nothing where no row is there yet."""
-    if not rows:
-        return ""
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def percent(row: dict[str, Any]) -> str:
-    return f"{100 * row['value']:.2f} ± {100 * row['ci95']:.2f}"
 
 
 def cores(row: dict[str, Any]) -> str:
@@ -252,6 +237,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "speed-all": speed_all,
     "memory": memory,
+    "recurrent": recurrent,
+    "sequence_speed": sequence_speed,
+    "neural-process-gp": lambda: neural_process("Gaussian processes, RBF()"),
+    "neural-process-sinusoid": lambda: neural_process("sinusoid"),
 }
 
 

@@ -1,0 +1,57 @@
+"""The tables of learners that write and read."""
+
+from tables import latest, markdown, percent
+
+__all__ = ["neural_process", "recurrent", "sequence_speed"]
+
+
+def recurrent() -> str:
+    """Return accuracy by presentation, beside the published one."""
+    measured = latest("recurrent", "learner", "labels", "ways", "flat", "presentation")
+    rows = []
+    for name in dict.fromkeys((row["learner"], row["ways"], row["labels"], row["flat"]) for row in measured):
+        learner, ways, labels, flat = name
+        own = {
+            row["presentation"]: row
+            for row in measured
+            if (row["learner"], row["ways"], row["labels"], row["flat"]) == name
+        }
+        cells = [
+            percent(own[n]) + (f" (paper {own[n]['published']:.1f})" if own[n]["published"] is not None else "")
+            for n in (1, 2, 3, 5, 10)
+        ]
+        one = own[1]
+        kind = f"{learner}, {'raw pixels' if flat else 'convolutions'}"
+        rows.append((kind, f"{ways}, {labels}", *cells, f"{one['steps']:,} steps, {one['seconds'] / 60:.0f} min"))
+    return markdown(("learner", "classes", "1st", "2nd", "3rd", "5th", "10th", "training"), rows)
+
+
+def sequence_speed() -> str:
+    """Return the time of a step in a batch and in a loop, and its memory."""
+    rows = [
+        (
+            row["learner"],
+            f"{row['value']:.0f} ms",
+            f"{row['loop']:.0f} ms",
+            f"{row['loop'] / row['value']:.1f}x",
+            f"{row['bytes'] / 1e6:,.0f} MB",
+        )
+        for row in latest("sequence_speed", "learner")
+    ]
+    return markdown(("16 sequences", "batch", "loop", "ratio", "memory of a step"), rows)
+
+
+def neural_process(data: str) -> str:
+    """Return the log-likelihood by the number of support points, and how far the exact posterior is ahead."""
+    measured = [row for row in latest("neural_process", "data", "learner", "shots") if row["data"] == data]
+    shots = sorted({row["shots"] for row in measured})
+    rows, behind = [], []
+    for name in dict.fromkeys(row["learner"] for row in measured):
+        own = {row["shots"]: row for row in measured if row["learner"] == name}
+        seconds = own[shots[0]]["seconds"]
+        cells = [f"{own[n]['value']:.3f} ± {own[n]['ci95']:.3f}" for n in shots]
+        rows.append((name, *cells, f"{seconds} s" if seconds else ""))
+        if "behind" in own[shots[0]]:
+            cells = [f"{own[n]['behind']:.3f} ± {own[n]['behind_ci95']:.3f}" for n in shots]
+            behind.append((f"{name} is behind by, paired", *cells, ""))
+    return markdown(("learner", f"{shots[0]} points", *(str(n) for n in shots[1:]), "training"), rows + behind)
