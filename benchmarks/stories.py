@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=100, help="of a network for one kind")
     parser.add_argument("--epochs-of-all", type=int, default=60, help="of a network for all kinds")
-    parser.add_argument("--runs", type=int, default=2, help="of the network for all kinds")
+    parser.add_argument("--runs", type=int, default=1, help="of the network for all kinds")
     parser.add_argument("--out", type=Path, default=Path("runs/stories"))
     options = parser.parse_args()
     torch.set_num_threads(1)  # the nets are too small for more

@@ -63,7 +63,7 @@ def walk(
         moved_hands = each == thing[:, None]
         holder = np.where(moved_hands, np.where(taken, actor, -1)[:, None], holder)
         lies = np.where(holder >= 0, np.take_along_axis(people, holder.clip(0), 1), lies)
-        row, which = np.nonzero((known >= 0) & (known != lies))
+        row, which = np.nonzero(known != lies)
         came_from[row, which, lies[row, which]] = known[row, which]
         known = np.where(moved_hands | (known >= 0), lies, known)
         trails = came_from.reshape(len(items), -1)
