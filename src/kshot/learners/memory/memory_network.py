@@ -151,8 +151,8 @@ class MemoryNetwork(Learner):
 
     def _look(self, scores: Float[Tensor, "q n"], visible: Float[Tensor, " n"]) -> Float[Tensor, "q n"]:
         if not (self.training and self.leaves_softmax_out):
-            # Finite, since minus infinity would make a softmax over nothing NaN; and added, since torch 2.13 compiles the
-            # gradient of a softmax behind masked_fill or where under vmap into wrong numbers.
+            # Finite, since minus infinity would make a softmax over nothing NaN; and added, since torch 2.13 compiles two
+            # hops of masked_fill by this mask, which comes from a cumsum, into wrong gradients.
             scores = (scores + (1 - visible) * (torch.finfo(scores.dtype).min / 2)).softmax(-1)
         return scores * visible
 
