@@ -2,7 +2,7 @@
 
 from tables import latest, markdown, percent
 
-__all__ = ["neural_process", "recurrent", "sequence_speed"]
+__all__ = ["neural_process", "recurrent", "sequence_speed", "stories"]
 
 
 def recurrent() -> str:
@@ -55,3 +55,19 @@ def neural_process(data: str) -> str:
             cells = [f"{own[n]['behind']:.3f} ± {own[n]['behind_ci95']:.3f}" for n in shots]
             behind.append((f"{name} is behind by, paired", *cells, ""))
     return markdown(("learner", f"{shots[0]} points", *(str(n) for n in shots[1:]), "training"), rows + behind)
+
+
+def stories() -> str:
+    """Return the share of wrong answers by kind of question, beside what was published on other stories."""
+    measured = {(row["kind"], row["variant"]): row for row in latest("stories", "kind", "variant")}
+    variants = list(dict.fromkeys(variant for _, variant in measured))
+    rows = []
+    for kind in dict.fromkeys(kind for kind, _ in measured):
+        own = [measured[kind, variant] for variant in variants]
+        wrong = [
+            f"{100 * (1 - row['value']):.1f} ± {100 * row['ci95']:.1f}" if row["ci95"] else f"0 of {row['episodes']:,}"
+            for row in own
+        ]
+        rows.append((kind.replace("_", " "), *wrong, f"{100 - own[0]['published']:.1f}"))
+    head = ("questions", *(f"error, %: {variant}" for variant in variants))
+    return markdown((*head, "on bAbI, joint, % (other stories: not comparable)"), rows)

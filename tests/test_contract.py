@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -16,7 +17,7 @@ from kshot.core import Batch, Episode, Learner
 from kshot.learners.ensemble import Ensemble
 from kshot.learners.gradient import MAML, SVM, DeepKernel, MetaLSTM, ProtoMAML, Reptile, Ridge, inner_loop, kernels
 from kshot.learners.gradient.update_rules import adam
-from kshot.learners.memory import SNAIL, InContext, MANNCell, NeuralProcess, NTMCell, Recurrent
+from kshot.learners.memory import SNAIL, InContext, MANNCell, MemoryNetwork, NeuralProcess, NTMCell, Recurrent
 from kshot.learners.metric import (
     Correspondence,
     FullContext,
@@ -44,6 +45,7 @@ from kshot.tasks.functions import GaussianProcesses
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
+from kshot.tasks.stories import VOCABULARY, Stories
 
 
 def pictures() -> TaskSource:
@@ -55,6 +57,16 @@ def rows(unlabelled: int = 0) -> TaskSource:
     x = torch.randn(36, 6, generator=torch.Generator().manual_seed(0))
     data = LabelledData.from_arrays(x, torch.arange(36) % 4)
     return Episodes(data, ways=3, shots=2, queries=2, unlabelled=unlabelled)
+
+
+def stories() -> TaskSource:
+    return Stories("one_fact", sentences=5, questions=4)
+
+
+def memory_network(**more: Any) -> MemoryNetwork:
+    learner = MemoryNetwork(len(VOCABULARY), 4, **more)
+    learner.at_progress(0.0)
+    return learner
 
 
 def embed() -> nn.Module:
@@ -313,6 +325,14 @@ LEARNERS: dict[str, Callable[[], Row]] = {
         Sinusoids(5, 4),
         None,
     ),
+    "memory network": lambda: (memory_network(), stories(), None),
+    "memory network, layer-wise tying": lambda: (memory_network(tying="layer_wise"), stories(), None),
+    "memory network, at its linear start": lambda: (memory_network(linear_start=0.5), stories(), None),
+    "memory network, bags of words, one hop": lambda: (
+        memory_network(hops=1, position_encoding=False),
+        stories(),
+        None,
+    ),
     "maml, sinusoid": lambda: (MAML(MLP(1, 8, 8, 1), 0.05, 2, loss=mean_squared_error), Sinusoids(5, 4), None),
 }
 
@@ -473,12 +493,53 @@ def test_a_learner_without_parameters_may_be_checked() -> None:
     check_learner(Prototypical(nn.Identity()), rows())
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda kind: kind.__name__)
+class CountsWords(Learner):
+    """A correct learner of stories: word numbers as they are, and sentences that have no labels."""
+
+    fixed_ways = True
+    uses_unlabelled = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Parameter(torch.randn(len(VOCABULARY), len(VOCABULARY)))
+
+    def adapt(self, support: Batch) -> Any:
+        return F.one_hot(support.x, len(VOCABULARY)).to(self.words.dtype).sum((0, 1))
+
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        return self.words[x].sum(1) * state
+
+
+class ClaimsAnyWays(CountsWords):
+    fixed_ways = False
+
+
+class ClaimsLabels(CountsWords):
+    uses_unlabelled = False
+
+
+class MixesSentences(CountsWords):
+    def encode(self, x: Tensor) -> Tensor:
+        return x.flip(0)
+
+
+BROKEN_ON_STORIES: dict[type[Learner], tuple[str, str]] = {
+    MixesSentences: ("check_encode_is_rowwise", "each example alone"),
+    ClaimsLabels: ("check_unlabelled_examples", "uses_unlabelled=True"),
+    ClaimsAnyWays: ("check_fixed_ways", f"{len(VOCABULARY) - 1} ways fails; declare fixed_ways=True"),
+}
+
+
+def test_integers_and_a_support_set_without_labels_may_be_checked() -> None:
+    check_learner(CountsWords(), stories())
+
+
+@pytest.mark.parametrize("broken", [*BROKEN, *BROKEN_ON_STORIES], ids=lambda kind: kind.__name__)
 def test_a_broken_learner_is_caught(broken: type[Learner]) -> None:
-    name, message = BROKEN[broken]
+    name, message = {**BROKEN, **BROKEN_ON_STORIES}[broken]
     check = next(check for check in CHECKS if check.__name__ == name)
     with pytest.raises((ContractError, RuntimeError), match=message):
-        check(make_case(broken(), rows()))
+        check(make_case(broken(), rows() if broken in BROKEN else stories()))
 
 
 def test_an_inexact_method_must_state_its_direction() -> None:

@@ -111,6 +111,7 @@ def replace_y(tasks: Episode, **ys: Tensor) -> Episode:
     [
         (replace_y(stacked_tasks(), support=torch.zeros(3, 8, dtype=torch.long)), r"Use one_hot\(labels, ways\)"),
         (replace_y(stacked_tasks(), query=torch.zeros(3, 12, 7)), "found 4 and 7"),
+        (replace_y(stacked_tasks(), query=torch.zeros(3, 12, 0)), "found 4 and 0"),
         (replace_y(stacked_tasks(), support=torch.zeros(3, 5, 4)), r"found x \(3, 8, 5\) and y \(3, 5, 4\)"),
         (unstack(stacked_tasks())[0], "Stack tasks along a leading axis"),
         ([stacked_tasks()], r"found shape \(3, 8, 4\)"),
@@ -120,6 +121,19 @@ def replace_y(tasks: Episode, **ys: Tensor) -> Episode:
 def test_a_task_of_the_wrong_shape_says_what_was_expected(tasks: Episode, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Prototypical(nn.Identity()).meta_loss(tasks)
+
+
+def test_what_is_shown_need_not_have_targets() -> None:
+    class Sums(Learner):
+        def adapt(self, support: Batch) -> Tensor:
+            return support.x.sum()
+
+        def predict(self, state: Tensor, x: Tensor) -> Tensor:
+            return state + x[:, :4]
+
+    tasks = replace_y(stacked_tasks(), support=torch.zeros(3, 8, 0))
+    assert Sums().predictions(tasks).shape == (3, 12, 4)
+    assert Sums().meta_loss(unstack(tasks)).isfinite()
 
 
 @pytest.mark.parametrize(

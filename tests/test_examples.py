@@ -85,6 +85,19 @@ def test_neural_process_points(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert (tmp_path / f"neural-process-points-{scheme}.svg").stat().st_size < 200_000
 
 
+def test_memory_network_hops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = EXAMPLES / "memory_network_hops.py"
+    load(path).main(tmp_path, steps=2, test_tasks=4)
+    assert "right, 95 % interval over 4 unseen stories" in capsys.readouterr().out
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 80
+    assert f"    python examples/{path.name}" in text.split('"""')[1]
+    for scheme in ("light", "dark"):
+        picture = (tmp_path / f"memory-network-hops-{scheme}.svg").read_text(encoding="utf-8")
+        assert "where is the violin?" in picture
+        assert picture.count("to the") >= 6
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "less", "printed"),
     [

@@ -71,7 +71,16 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["in-context.md", "metric.md", "neural-process.md", "recurrent.md", "snail.md", "uncertainty.md"]
+    "page",
+    [
+        "in-context.md",
+        "memory-network.md",
+        "metric.md",
+        "neural-process.md",
+        "recurrent.md",
+        "snail.md",
+        "uncertainty.md",
+    ],
 )
 def test_the_code_of_a_page_prints_what_it_says(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     for code in blocks((ROOT / "docs" / page).read_text(), "python"):

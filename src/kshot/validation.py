@@ -18,10 +18,11 @@ def check_task(task: Any, axes: tuple[str, ...]) -> None:
         _check_labels(f"{name}.y", batch.y, axes)
         _check_inputs(name, batch, axes)
     support, query = task.support.y.shape, task.query.y.shape
-    if support[-1] != query[-1]:
+    if support[-1] not in (0, query[-1]):
         raise ValueError(
             f"support.y and query.y must have the same last axis (ways, or target size); found {support[-1]} and "
-            f"{query[-1]}. Use one_hot(labels, ways) with the same ways for both."
+            f"{query[-1]}. Use one_hot(labels, ways) with the same ways for both, or no columns at all where what is shown "
+            "has no targets."
         )
     if support[: len(axes) - 1] != query[: len(axes) - 1]:
         raise ValueError(f"support and query must hold the same number of tasks; found {support[0]} and {query[0]}.")

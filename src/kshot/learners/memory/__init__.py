@@ -2,6 +2,7 @@
 
 from kshot.learners.memory.in_context import InContext
 from kshot.learners.memory.mann import MANNCell, MANNState
+from kshot.learners.memory.memory_network import MemoryNetwork
 from kshot.learners.memory.neural_process import NeuralProcess
 from kshot.learners.memory.ntm import NTMCell, NTMState
 from kshot.learners.memory.recurrent import Reading, Recurrent
@@ -13,6 +14,7 @@ __all__ = [
     "InContext",
     "MANNCell",
     "MANNState",
+    "MemoryNetwork",
     "NTMCell",
     "NTMState",
     "NeuralProcess",
