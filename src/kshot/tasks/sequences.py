@@ -69,7 +69,8 @@ class Sequences(TaskSource):
         """Return the sizes of each task, ``(t, ranges)``."""
         low, high = np.array(list(self.ranges.values())).T
         drawn = uniform(self.seed, _SIZE, items // self.same_length, len(low))
-        return low + (drawn * (high - low + 1)).astype(np.int64)
+        sizes: NDArray[np.int64] = low + (drawn * (high - low + 1)).astype(np.int64)
+        return sizes
 
     def sample(self, items: NDArray[np.int64]) -> Tasks:
         """Draw the tasks of these numbers: stacked where their sizes are the same, else a list."""
@@ -82,7 +83,7 @@ class Sequences(TaskSource):
     def _vectors(self, items: NDArray[np.int64], count: int) -> Float[Tensor, "t count bits"]:
         """Draw random vectors of bits."""
         drawn = random_keys(self.seed, _BITS, items, count * self.bits) >> np.uint64(63)
-        return _floats(drawn).unflatten(1, (count, self.bits))
+        return _floats(drawn).reshape(-1, count, self.bits)
 
 
 @final
@@ -220,7 +221,7 @@ class AssociativeRecall(Sequences):
 
     def _of_sizes(self, items: NDArray[np.int64], *sizes: int) -> Episode:
         count, each = sizes
-        shown = self._vectors(items, count * each).unflatten(1, (count, each))  # tasks, items, vectors, bits
+        shown = self._vectors(items, count * each).reshape(-1, count, each, self.bits)
         asked = random_keys(self.seed, _CHOICE, items, 1)[:, 0] % np.uint64(count - 1)
         tasks, cue = torch.arange(len(items)), torch.from_numpy(asked.astype(np.int64))
         blocks = shown.new_zeros(len(items), count + 1, each + 1, self.bits + 2)

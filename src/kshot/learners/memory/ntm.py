@@ -102,7 +102,8 @@ class NTMCell(Cell):
         erase, add = self.writing(hidden).unflatten(-1, (self.writes, -1)).chunk(2, -1)
         for where, what in zip(addresses.unbind(-2), erase.sigmoid().unbind(-2), strict=True):
             memory = memory * (1 - where[..., None] * what[..., None, :])
-        return memory + addresses.mT @ add.tanh()
+        written: Tensor = memory + addresses.mT @ add.tanh()
+        return written
 
 
 def similarity(keys: Float[Tensor, "*n heads width"], memory: Float[Tensor, "*n slots width"]) -> Tensor:
