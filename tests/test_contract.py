@@ -16,6 +16,7 @@ from kshot.core import Batch, Episode, Learner
 from kshot.learners.ensemble import Ensemble
 from kshot.learners.gradient import MAML, SVM, DeepKernel, MetaLSTM, ProtoMAML, Reptile, Ridge, inner_loop, kernels
 from kshot.learners.gradient.update_rules import adam
+from kshot.learners.memory import NTMCell, Transducer
 from kshot.learners.metric import (
     Correspondence,
     FullContext,
@@ -30,7 +31,8 @@ from kshot.learners.metric import (
     distances,
 )
 from kshot.learners.metric.siamese import contrastive, n_pair, triplet
-from kshot.losses import mean_squared_error
+from kshot.losses import bits, mean_squared_error
+from kshot.nets.cells import LSTM
 from kshot.nets.context import FiLM, WithContext
 from kshot.nets.conv import Conv4
 from kshot.nets.features import CentreAndNormalise, CosineClassifier
@@ -39,6 +41,7 @@ from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsN
 from kshot.nets.resnet import ResNet12
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.labelled import LabelledData
+from kshot.tasks.sequences import Copy
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
 
@@ -272,6 +275,13 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     "ensemble, maml, sinusoid": lambda: (
         Ensemble([MAML(MLP(1, 8, 1), 0.05, 2, loss=mean_squared_error) for _ in range(3)]),
         Sinusoids(5, 4),
+        None,
+    ),
+    "transducer, LSTM": lambda: (Transducer(LSTM(3, 5, 2), 2, bits), Copy((3, 3), bits=2), None),
+    "transducer, NTM, LSTM": lambda: (Transducer(NTMCell(3, 6, 5, 4), 2, bits), Copy((3, 3), bits=2), None),
+    "transducer, NTM, feedforward": lambda: (
+        Transducer(NTMCell(3, 6, 5, 4, 2, 2, "feedforward"), 2, bits),
+        Copy((3, 3), bits=2),
         None,
     ),
     "simple shot": lambda: (Prototypical(nn.Sequential(embed(), CentreAndNormalise(torch.ones(4)))), rows(), None),
