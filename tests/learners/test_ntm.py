@@ -124,6 +124,18 @@ def test_writing_the_same_twice_goes_on_in_memory() -> None:
     assert twice.memory.isfinite().all()
 
 
+@pytest.mark.parametrize("controller", ["lstm", "feedforward"])
+def test_a_state_without_leading_axes_is_shared(controller: Controller) -> None:
+    cell, x = ntm(controller, heads=2), inputs(6)
+    state = after(cell, x[:2])
+    outputs, states = cell(x[2:], state)
+    for i, one in enumerate(x[2:]):
+        output, expected = cell(one, state)
+        torch.testing.assert_close(outputs[i], output)
+        torch.testing.assert_close(states.memory[i], expected.memory)
+        torch.testing.assert_close(states.read[i], expected.read)
+
+
 CELLS = {"lstm": lambda: LSTM(3, 5, 2).double(), "ntm": ntm, "ntm, feedforward": lambda: ntm("feedforward", 2)}
 
 
