@@ -106,7 +106,7 @@ class NTMCell(Cell):
         return written
 
 
-def similarity(keys: Float[Tensor, "*n heads width"], memory: Float[Tensor, "*n slots width"]) -> Tensor:
+def similarity(keys: Float[Tensor, "*#n heads width"], memory: Float[Tensor, "*#n slots width"]) -> Tensor:
     """Return the cosine of each key with each slot, ``(*n, heads, slots)``; with an empty slot it is zero."""
     keys, scale = keys * _inverse_length(keys)[..., None], _inverse_length(memory)
     return keys @ memory.mT * scale[..., None, :]
