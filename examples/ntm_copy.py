@@ -1,12 +1,13 @@
 """Watch a neural Turing machine copy: where it writes while it is shown bits, and where it reads while it repeats them.
 
 It is trained on sequences of up to 20 vectors, and here copies one of 20 and is judged on longer ones. After figure 6 of
-Graves, Wayne, Danihelka 2014, "Neural Turing machines"; it takes some ten minutes.
+Graves, Wayne, Danihelka 2014, "Neural Turing machines"; it takes a few minutes.
 
     python examples/ntm_copy.py
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -27,11 +28,15 @@ from lines import FIGURES
 def trained(steps: int, slots: int) -> Transducer:
     torch.manual_seed(0)
     learner = Transducer(NTMCell(9, slots=slots), 8, bit_errors)
-    parameters = list(learner.parameters())
-    optimizer = torch.optim.Adam(parameters, 1e-3)
-    optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_value_(parameters, 10.0))
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-2)
+
+    def clip(*_: Any) -> None:
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+
+    optimizer.register_step_pre_hook(clip)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with show_progress("copy") as watch:
-        train(learner, Copy(), steps=steps, optimizer=optimizer, every=250, watch=watch)
+        train(learner, Copy(), steps=steps, optimizer=optimizer, scheduler=scheduler, every=250, watch=watch)
     return learner
 
 
@@ -48,30 +53,27 @@ def watched(learner: Transducer, task: Episode) -> tuple[Tensor, Tensor, Tensor]
     return answers, writes, reads
 
 
-def picture(title: str, rows: str, values: Tensor) -> Draw:
-    """Draw values from 0 to 1, (step, row), as how clear a colour is."""
-
+def picture(title: str, values: Tensor) -> Draw:
+    # Values from 0 to 1, (step, row), say how clear a colour is.
     def draw(axes: Axes, palette: Palette) -> None:
         colour = torch.tensor(to_rgb(palette.main)).expand(*values.T.shape, 3)
         image = torch.cat([colour, values.T[..., None].clamp(0, 1)], -1)
         axes.imshow(image.numpy(), aspect="auto", interpolation="none")
-        axes.set(title=title, xlabel="step", ylabel=rows, yticks=[])
+        axes.set(title=title, xlabel="step", yticks=[])
         axes.grid(visible=False)
 
     return draw
 
 
-def main(out: Path = FIGURES, steps: int = 4000, slots: int = 128, test_tasks: int = 160) -> None:
+def main(out: Path = FIGURES, steps: int = 2000, slots: int = 128, test_tasks: int = 160) -> None:
     learner = trained(steps, slots)
     for n in (20, 50, 100):
         print(f"length {n}: bit error {evaluate(learner, Copy((n, n), seed=2, length=test_tasks)).short()}")
     task = Copy((20, 20), seed=2)[0]
-    answers, writes, reads = watched(learner, task)
-    print(f"slots that hold a share of half or more: {sorted(set(writes.argmax(-1)[writes.amax(-1) > 0.5].tolist()))}")
-    shown = torch.cat([task.support.x, task.query.x])
+    shown, (answers, writes, reads) = torch.cat([task.support.x, task.query.x]), watched(learner, task)
     used = writes.amax(0).topk(min(slots, 40)).indices.sort().values  # of the memory, the part that matters
-    draws = [picture("shown", "bits and delimiter", shown), picture("answered", "bits", answers)]
-    draws += [picture("written to", "slots", writes[:, used]), picture("read from", "slots", reads[:, used])]
+    titled = {"bits shown": shown, "bits answered": answers, "slots written to": writes[:, used]}
+    draws = [picture(*pair) for pair in {**titled, "slots read from": reads[:, used]}.items()]
     save_figure(out, "ntm-copy", (8.4, 5.6), draws, columns=2)
 
 
