@@ -36,7 +36,7 @@ def trained(steps: int, slots: int) -> Transducer:
     optimizer.register_step_pre_hook(clip)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with show_progress("copy") as watch:
-        train(learner, Copy(), steps=steps, optimizer=optimizer, scheduler=scheduler, every=250, watch=watch)
+        train(learner, Copy(), steps=steps, optimizer=optimizer, scheduler=scheduler, watch=watch)
     return learner
 
 
@@ -46,8 +46,7 @@ def watched(learner: Transducer, task: Episode) -> tuple[Tensor, Tensor, Tensor]
     state, steps = learner.init(), []
     for x in torch.cat([task.support.x, task.query.x]):
         output, state = learner.cell(x, state)
-        read, write = state.addresses
-        steps.append((learner.readout(output).sigmoid(), write, read))
+        steps.append((learner.readout(output).sigmoid(), state.addresses[1], state.addresses[0]))
     answers, writes, reads = (torch.stack(of_all) for of_all in zip(*steps, strict=True))
     answers[: len(task.support.x)] = 0  # nobody asks yet
     return answers, writes, reads
@@ -59,8 +58,7 @@ def picture(title: str, values: Tensor) -> Draw:
         colour = torch.tensor(to_rgb(palette.main)).expand(*values.T.shape, 3)
         image = torch.cat([colour, values.T[..., None].clamp(0, 1)], -1)
         axes.imshow(image.numpy(), aspect="auto", interpolation="none")
-        axes.set(title=title, xlabel="step", yticks=[])
-        axes.grid(visible=False)
+        axes.set(title=title, xlabel="step", yticks=[])  # and so no grid
 
     return draw
 
@@ -71,9 +69,9 @@ def main(out: Path = FIGURES, steps: int = 2000, slots: int = 128, test_tasks: i
         print(f"length {n}: bit error {evaluate(learner, Copy((n, n), seed=2, length=test_tasks)).short()}")
     task = Copy((20, 20), seed=2)[0]
     shown, (answers, writes, reads) = torch.cat([task.support.x, task.query.x]), watched(learner, task)
-    used = writes.amax(0).topk(min(slots, 40)).indices.sort().values  # of the memory, the part that matters
-    titled = {"bits shown": shown, "bits answered": answers, "slots written to": writes[:, used]}
-    draws = [picture(*pair) for pair in {**titled, "slots read from": reads[:, used]}.items()]
+    used = writes.amax(0).topk(min(slots, 24)).indices.sort().values  # of the memory, the part that matters
+    heads = {"slots written to": writes[:, used], "slots read from": reads[:, used]}
+    draws = [picture(*pair) for pair in {"bits shown": shown, "bits answered": answers, **heads}.items()]
     save_figure(out, "ntm-copy", (8.4, 5.6), draws, columns=2)
 
 
