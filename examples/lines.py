@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from kshot.evaluation import Evaluation
+from kshot.losses import SHARES
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
@@ -13,8 +14,8 @@ FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 def line(
     axes: Axes, x: Sequence[float], results: Sequence[Evaluation], colour: str, name: str, at: int = -1, lift: int = 0
 ) -> None:
-    """Draw means and intervals, and the name of the line to the right of one of its points; accuracies in percent."""
-    scale = 100 if results[0].metric == "accuracy" else 1
+    """Draw means and intervals, and the name of the line to the right of one of its points; shares in percent."""
+    scale = 100 if results[0].metric in SHARES else 1
     means = [scale * result.mean for result in results]
     low, high = ([m + sign * scale * r.ci95 for m, r in zip(means, results, strict=True)] for sign in (-1, 1))
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)

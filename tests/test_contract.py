@@ -17,7 +17,16 @@ from kshot.core import Batch, Episode, Learner
 from kshot.learners.ensemble import Ensemble
 from kshot.learners.gradient import MAML, SVM, DeepKernel, MetaLSTM, ProtoMAML, Reptile, Ridge, inner_loop, kernels
 from kshot.learners.gradient.update_rules import adam
-from kshot.learners.memory import SNAIL, InContext, MANNCell, MemoryNetwork, NeuralProcess, NTMCell, Recurrent
+from kshot.learners.memory import (
+    SNAIL,
+    InContext,
+    MANNCell,
+    MemoryNetwork,
+    NeuralProcess,
+    NTMCell,
+    Recurrent,
+    Transducer,
+)
 from kshot.learners.metric import (
     Correspondence,
     FullContext,
@@ -32,7 +41,7 @@ from kshot.learners.metric import (
     distances,
 )
 from kshot.learners.metric.siamese import contrastive, n_pair, triplet
-from kshot.losses import mean_squared_error
+from kshot.losses import bits, mean_squared_error
 from kshot.nets.cells import LSTM
 from kshot.nets.context import FiLM, WithContext
 from kshot.nets.conv import Conv4
@@ -43,6 +52,7 @@ from kshot.nets.resnet import ResNet12
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.functions import GaussianProcesses
 from kshot.tasks.labelled import LabelledData
+from kshot.tasks.sequences import Copy
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
 from kshot.tasks.stories import VOCABULARY, Stories
@@ -311,6 +321,13 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     "in context, unlabelled examples beside": lambda: (
         InContext(embed(), 4, width=8, blocks=2, heads=2, code=5),
         rows(unlabelled=2),
+        None,
+    ),
+    "transducer, LSTM": lambda: (Transducer(LSTM(3, 5, 2), 2, bits), Copy((3, 3), bits=2), None),
+    "transducer, NTM, LSTM": lambda: (Transducer(NTMCell(3, 6, 5, 4), 2, bits), Copy((3, 3), bits=2), None),
+    "transducer, NTM, feedforward": lambda: (
+        Transducer(NTMCell(3, 6, 5, 4, 2, 2, "feedforward"), 2, bits),
+        Copy((3, 3), bits=2),
         None,
     ),
     "simple shot": lambda: (Prototypical(nn.Sequential(embed(), CentreAndNormalise(torch.ones(4)))), rows(), None),

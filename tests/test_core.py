@@ -102,6 +102,18 @@ def test_unlabelled_rows_weigh_nothing_in_the_loss() -> None:
     torch.testing.assert_close(cross_entropy.metric(more, padded), cross_entropy.metric(logits, y))
 
 
+def test_a_support_set_may_show_examples_without_targets() -> None:
+    class First(Learner):
+        def adapt(self, support: Batch) -> Tensor:
+            return support.x[0, :4]
+
+        def predict(self, state: Tensor, x: Tensor) -> Tensor:
+            return state.expand(len(x), -1)
+
+    tasks = replace_y(stacked_tasks(), support=torch.zeros(3, 8, 0))
+    torch.testing.assert_close(First().task_losses(tasks), First().task_losses(unstack(tasks)))
+
+
 def replace_y(tasks: Episode, **ys: Tensor) -> Episode:
     return Episode(*(b._replace(y=ys.get(name, b.y)) for name, b in zip(("support", "query"), tasks, strict=True)))
 

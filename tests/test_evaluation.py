@@ -90,3 +90,12 @@ def test_comparisons_of_different_tasks_are_refused() -> None:
 
 def test_one_task_has_no_interval() -> None:
     assert evaluate(Prototypical(nn.Identity()), tasks(1)).ci95 == math.inf
+
+
+def test_shares_are_shown_in_percent_and_other_metrics_as_they_are() -> None:
+    scores = torch.tensor([0.25, 0.75])
+    assert Evaluation("bit error", False, scores).short() == "50.00 % ± 49.00"
+    assert Evaluation("bits per sequence", False, scores).short() == "0.5 ± 0.49"
+    assert "points" in str(
+        compare(Evaluation("bit error", False, scores), Evaluation("bit error", False, 0.5 * scores))
+    )

@@ -11,7 +11,7 @@ from torch import Tensor
 from kshot.batching import map_tasks
 from kshot.calibration import confidence_and_correctness, expected_calibration_error
 from kshot.core import Episode, Learner, Tasks
-from kshot.losses import Loss
+from kshot.losses import SHARES, Loss
 from kshot.tasks.source import TaskSource
 
 __all__ = ["Comparison", "Evaluation", "compare", "evaluate"]
@@ -51,8 +51,8 @@ class Evaluation:
         return _half_width(self.scores)
 
     def short(self) -> str:
-        """Return mean and interval: percent for accuracies, the plain value for anything else."""
-        if self.metric == "accuracy":
+        """Return mean and interval: percent for accuracies and error rates, the plain value for anything else."""
+        if self.metric in SHARES:
             return f"{100 * self.mean:.2f} % ± {100 * self.ci95:.2f}"
         return f"{self.mean:.4g} ± {self.ci95:.2g}"
 
@@ -138,7 +138,7 @@ class Comparison:
     tasks: int
 
     def __str__(self) -> str:
-        scale, unit = (100, " points") if self.metric == "accuracy" else (1, "")
+        scale, unit = (100, " points") if self.metric in SHARES else (1, "")
         verdict = "" if abs(self.difference) > self.ci95 else ", so no difference is shown"
         return (
             f"{self.metric} {scale * self.difference:+.4g}{unit} ± {scale * self.ci95:.2g} "

@@ -8,9 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LETTERS", "Loss", "cross_entropy", "gaussian_log_likelihood", "mean_squared_error", "strings"]
+__all__ = [
+    "LETTERS",
+    "SHARES",
+    "Loss",
+    "bit_errors",
+    "bits",
+    "cross_entropy",
+    "gaussian_log_likelihood",
+    "mean_squared_error",
+    "strings",
+]
 
 LETTERS = 5  # of the alphabet of ``strings``
+SHARES = frozenset({"accuracy", "bit error"})  # metrics between 0 and 1, which people read in percent
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,18 @@ def _mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
     return (prediction - y).square().mean()
 
 
+def _binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    return (F.softplus(logits) - y * logits).mean()
+
+
+def _bits(logits: Tensor, y: Tensor) -> Tensor:
+    return (F.softplus(logits) - y * logits).sum() / math.log(2)
+
+
+def _bit_error(logits: Tensor, y: Tensor) -> Tensor:
+    return ((logits > 0) != (y > 0.5)).to(y.dtype).mean()
+
+
 cross_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True, softmax=True)
 mean_squared_error = Loss(_mean_squared_error, _mean_squared_error, "MSE", higher_is_better=False, labels=False)
 # Strings of letters out of five, as ``kshot.tasks.strings`` makes them: right where every character is.
@@ -103,3 +126,7 @@ def _gaussian_surprise(prediction: Tensor, y: Tensor) -> Tensor:
 gaussian_log_likelihood = Loss(
     _gaussian_surprise, _gaussian_log_likelihood, "log-likelihood", higher_is_better=True, labels=False, gaussian=True
 )
+# For targets of zeros and ones, each feature predicted by a logit of its own: what it costs to write them all down by the
+# predicted probabilities, and how many would be wrong.
+bits = Loss(_binary_cross_entropy, _bits, "bits per sequence", higher_is_better=False, labels=False)
+bit_errors = Loss(_binary_cross_entropy, _bit_error, "bit error", higher_is_better=False, labels=False)

@@ -117,7 +117,7 @@ def plain_mann(cell: MANNCell, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Run the cell slot by slot, as the paper's equations say; return the outputs and the memory."""
 
     def cosine(one: Tensor, other: Tensor) -> Tensor:
-        return one @ other / ((one @ one + 1e-12).sqrt() * (other @ other + 1e-12).sqrt())
+        return one @ other / ((one @ one + 1e-6).sqrt() * (other @ other + 1e-6).sqrt())
 
     slots, heads, width = cell.slots, cell.heads, cell.width
     memory = [torch.zeros(width).double() for _ in range(slots)]

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from torch import Tensor
 
 from kshot.core import Batch
+from kshot.losses import SHARES
 
 try:
     import matplotlib
@@ -157,7 +158,7 @@ class _Series(NamedTuple):
 
 def _validation(name: str, lines: Sequence[Mapping[str, Any]]) -> _Series:
     metric = name.removeprefix("val_")
-    scale, unit = (100.0, " in %") if metric == "accuracy" else (1.0, "")
+    scale, unit = (100.0, " in %") if metric in SHARES else (1.0, "")
     return _Series(
         f"Validation {metric}{unit}",
         [(_minutes(line), scale * line[name], scale * line["val_ci95"]) for line in lines],

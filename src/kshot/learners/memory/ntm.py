@@ -94,18 +94,24 @@ class NTMCell(Cell):
         gated = gate * content + (1 - gate) * state.addresses
         back, stay, on = shift.softmax(-1).chunk(3, -1)
         moved = back * gated.roll(-1, -1) + stay * gated + on * gated.roll(1, -1)
-        sharp = (moved + 1e-16) ** (1 + F.softplus(sharpness))  # not zero: its power has no derivative there
-        addresses: Tensor = sharp / sharp.sum(-1, keepdim=True)
+        # The power, normalised, by way of its logarithm, which is finite and has a derivative at zero too.
+        addresses: Tensor = ((1 + F.softplus(sharpness)) * (moved + 1e-16).log()).softmax(-1)
         return addresses
 
     def _written(self, hidden: Tensor, memory: Tensor, addresses: Tensor) -> Tensor:
         erase, add = self.writing(hidden).unflatten(-1, (self.writes, -1)).chunk(2, -1)
-        kept = (1 - addresses[..., None] * erase.sigmoid()[..., None, :]).prod(-3)
-        written: Tensor = memory * kept + addresses.mT @ add.tanh()
+        for where, what in zip(addresses.unbind(-2), erase.sigmoid().unbind(-2), strict=True):
+            memory = memory * (1 - where[..., None] * what[..., None, :])
+        written: Tensor = memory + addresses.mT @ add.tanh()
         return written
 
 
-def similarity(keys: Float[Tensor, "*n heads width"], memory: Float[Tensor, "*shared slots width"]) -> Tensor:
+def similarity(keys: Float[Tensor, "*#n heads width"], memory: Float[Tensor, "*#n slots width"]) -> Tensor:
     """Return the cosine of each key with each slot, ``(*n, heads, slots)``; with an empty slot it is zero."""
-    lengths = [(vectors.square().sum(-1) + 1e-12).sqrt() for vectors in (keys, memory)]
-    return (keys @ memory.mT) / (lengths[0][..., None] * lengths[1][..., None, :])
+    keys, scale = keys * _inverse_length(keys)[..., None], _inverse_length(memory)
+    return keys @ memory.mT * scale[..., None, :]
+
+
+def _inverse_length(vectors: Tensor) -> Tensor:
+    # Bounded by 1000: a slot with next to nothing in it is like no key, and passes no huge gradients on.
+    return (vectors.square().sum(-1) + 1e-6).rsqrt()
