@@ -205,13 +205,15 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
         return descent, None if options.steps is None else _falling(descent, options.steps, lambda left: left)
     optimizer = torch.optim.Adam(learner.parameters(), options.lr)
     if isinstance(options, MemoryOptions):
-        _clip(optimizer, learner, 10.0)  # as the papers do: a long sequence may have a gradient out of all proportion
+        parameters = list(learner.parameters())  # a long sequence may have a gradient out of all proportion
+        optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(parameters, 1.0))
     if isinstance(options, MetricOptions | MemoryOptions):
         return optimizer, StepLR(optimizer, options.halve_every, 0.5)
     if not isinstance(options, MAMLOptions):
         return optimizer, None
-    if options.clip is not None:
-        _clip(optimizer, learner, options.clip)
+    if (clip := options.clip) is not None:
+        parameters = list(learner.parameters())
+        optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_value_(parameters, clip))
     if not options.cosine:
         return optimizer, None
     if options.steps is None:
@@ -220,12 +222,6 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
     return optimizer, _falling(
         optimizer, options.steps, lambda left: least + (1 - least) * (1 - math.cos(math.pi * left)) / 2
     )
-
-
-def _clip(optimizer: Optimizer, learner: Learner, most: float) -> None:
-    """Clip each element of the meta-gradient to a magnitude, before every step."""
-    parameters = list(learner.parameters())
-    optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_value_(parameters, most))
 
 
 def _falling(optimizer: Optimizer, steps: int, factor: Callable[[float], float]) -> LRScheduler:
