@@ -205,8 +205,7 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
         return descent, None if options.steps is None else _falling(descent, options.steps, lambda left: left)
     optimizer = torch.optim.Adam(learner.parameters(), options.lr)
     if isinstance(options, MemoryOptions):
-        parameters = list(learner.parameters())  # a long sequence may have a gradient out of all proportion
-        optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(parameters, 1.0))
+        _clip_norm(optimizer, learner)
     if isinstance(options, MetricOptions | MemoryOptions):
         return optimizer, StepLR(optimizer, options.halve_every, 0.5)
     if not isinstance(options, MAMLOptions):
@@ -222,6 +221,15 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
     return optimizer, _falling(
         optimizer, options.steps, lambda left: least + (1 - least) * (1 - math.cos(math.pi * left)) / 2
     )
+
+
+def _clip_norm(optimizer: Optimizer, learner: Learner) -> None:
+    """Clip the norm of the meta-gradient to one: that of a long sequence may be out of all proportion."""
+
+    def clip(*_: object) -> None:
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+
+    optimizer.register_step_pre_hook(clip)
 
 
 def _falling(optimizer: Optimizer, steps: int, factor: Callable[[float], float]) -> LRScheduler:
