@@ -132,7 +132,7 @@ def plain_mann(cell: MANNCell, inputs: Tensor) -> tuple[Tensor, Tensor]:
         writing = torch.zeros(heads, slots).double()
         for i in range(slots):
             for h in range(heads):
-                writing[h, i] = gates[h] * reading[h, i] + (1 - gates[h]) * (i in least)
+                writing[h, i] = gates[h] * reading[h, i] + (1 - gates[h]) * (i == least[h])
             start = torch.zeros(width).double() if i in least else memory[i]
             memory[i] = start + sum(writing[h, i] * keys[h] for h in range(heads))
         reading = torch.stack(
@@ -168,10 +168,23 @@ def after_a_stream(cell: MANNCell) -> MANNState:
 def test_a_mann_writes_different_things_into_its_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     cell = MANNCell(4, 6, slots=20, width=3, heads=2)
-    assert different_slots(after_a_stream(cell).memory) > 5
+    assert different_slots(after_a_stream(cell).memory) == 20
+    # Heads that write alike to all of the least used slots leave them the same, two by two.
+    monkeypatch.setattr(MANNCell, "_least_used", shared(MANNCell._least_used))
+    assert different_slots(after_a_stream(cell).memory) == 10
     # A memory written everywhere at once holds the same in all its slots, whatever is written: it is dead.
-    monkeypatch.setattr(MANNCell, "_least_used", lambda self, usage: torch.full_like(usage, 1 / self.slots))
+    monkeypatch.setattr(MANNCell, "_least_used", lambda _, usage: usage.new_full((2, 20), 1 / 40))
     assert different_slots(after_a_stream(cell).memory) == 1
+
+
+def shared(least_used: Callable[[MANNCell, Tensor], Tensor]) -> Callable[[MANNCell, Tensor], Tensor]:
+    return lambda cell, usage: least_used(cell, usage).sum(-2, keepdim=True).expand(2, -1) / 2
+
+
+@pytest.mark.parametrize("sizes", [{"heads": 0}, {"slots": 1}, {"hidden": 0}, {"width": 0}])
+def test_sizes_that_make_no_memory_are_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="a slot for each head; found"):
+        MANNCell(4, **{"hidden": 6, "slots": 8, "width": 3, "heads": 2, **sizes})
 
 
 class Nearest(Learner):

@@ -33,17 +33,18 @@ class MANNState(NamedTuple):
 class MANNCell(Cell):
     r"""An LSTM with a memory that is addressed by content alone, and written by least recently used access.
 
-    Each head has a key k, its strength :math:`\beta` and a gate :math:`\alpha`. With :math:`w^{lu}` one at the slots that
-    were used least, as many as there are heads, and zero elsewhere,
+    Each head has a key k, its strength :math:`\beta` and a gate :math:`\alpha`. With :math:`w^{lu}` one at a slot that was
+    used least, another for each head, and zero elsewhere,
 
     .. math::
         w^w &= \sigma(\alpha)\, w^r_{t-1} + (1 - \sigma(\alpha))\, w^{lu}_{t-1}, \quad
-        M_i \leftarrow (1 - w^{lu}_i) M_i + \textstyle\sum w^w_i k \\
+        M_i \leftarrow (1 - \textstyle\sum w^{lu}_i) M_i + \textstyle\sum w^w_i k \\
         w^r &= \mathrm{softmax}_i(\beta \cos(k, M_i)), \quad r = \textstyle\sum_i w^r_i M_i, \quad
         u = \gamma u_{t-1} + \textstyle\sum (w^r + w^w)
 
     Adam Santoro, Sergey Bartunov, Matthew Botvinick, Daan Wierstra, Timothy Lillicrap 2016, "Meta-learning with
-    memory-augmented neural networks"; there :math:`\beta` is one, which spreads reading over all slots.
+    memory-augmented neural networks". There :math:`\beta` is one, which spreads reading over all slots, and each head writes
+    to all of the least used slots, which then hold the same for ever: of 128 slots and four heads that leaves 32.
 
     Args:
         inputs: features of an input.
@@ -57,6 +58,11 @@ class MANNCell(Cell):
     def __init__(
         self, inputs: int, hidden: int = 200, slots: int = 128, width: int = 40, heads: int = 4, decay: float = 0.99
     ) -> None:
+        if min(inputs, hidden, width, heads) < 1 or slots < heads:
+            raise ValueError(
+                "a MANNCell needs at least one input, hidden feature, number in a slot and head, and a slot for each head; "
+                f"found {inputs}, {hidden}, {width}, {heads} and {slots} slots."
+            )
         super().__init__(hidden + heads * width)
         self.slots, self.width, self.heads, self.decay = slots, width, heads, decay
         self.controller = LSTM(inputs + heads * width, hidden)
@@ -83,8 +89,8 @@ class MANNCell(Cell):
         key, strength, gate = told.split([self.width, 1, 1], -1)
         key, gate = key.tanh(), gate.sigmoid()
         free = self._least_used(state.usage)
-        writing = gate * state.reading + (1 - gate) * free[..., None, :]
-        memory = (1 - free)[..., None] * state.memory + writing.mT @ key
+        writing = gate * state.reading + (1 - gate) * free
+        memory = (1 - free.sum(-2))[..., None] * state.memory + writing.mT @ key
         reading = (F.softplus(strength) * similarity(key, memory)).softmax(-1)
         read = (reading @ memory).flatten(-2)
         # Usage only decides which slots are free, a choice that has no derivative.
@@ -92,6 +98,7 @@ class MANNCell(Cell):
         return torch.cat([hidden, read], -1), MANNState(controller, memory, usage, reading, writing, read)
 
     def _least_used(self, usage: Tensor) -> Tensor:
-        """Return ones at the least used slots and zeros elsewhere, ``(*n, slots)``."""
+        """Return a one at the least used slot of each head and zeros elsewhere, ``(*n, heads, slots)``."""
         least = usage.topk(self.heads, -1, largest=False).indices
-        return torch.zeros_like(usage).scatter(-1, least, 1.0)
+        nowhere = usage.new_zeros(*usage.shape[:-1], self.heads, self.slots)
+        return nowhere.scatter(-1, least[..., None], 1.0)
