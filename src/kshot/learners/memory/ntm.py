@@ -38,7 +38,7 @@ class NTMCell(Cell):
     Writing heads then erase and add, :math:`M_i \leftarrow M_i \prod (1 - w_i e) + \sum w_i a`, and reading heads read
     :math:`\sum_i w_i M_i`. Alex Graves, Greg Wayne, Ivo Danihelka 2014, "Neural Turing machines". The memory starts
     constant, as Mark Collier, Joeran Beel 2018, "Implementing neural Turing machines", found best; where the heads start is
-    learned, from near the first slot: heads that start everywhere would write the same into every slot.
+    learned, from near the first slot: heads that start everywhere would write the same into every slot for ever.
 
     Args:
         inputs: features of an input.
@@ -65,6 +65,9 @@ class NTMCell(Cell):
         net = LSTM if controller == "lstm" else FeedForward
         self.controller: Cell = net(inputs + reads * width, hidden)
         self.addressing = nn.Linear(hidden, (reads + writes) * (width + 6))
+        # Sharpness starts near one. A head that starts sharp does not feel where else it might go: trained to copy, nets
+        # then stay for thousands of steps where the controller holds what it can in its own state.
+        nn.init.constant_(self.addressing.bias.data.view(reads + writes, -1)[:, -1], -2.0)
         self.writing = nn.Linear(hidden, writes * 2 * width)
         first = torch.zeros(reads + writes, slots)
         first[:, 0] = 5.0
