@@ -43,7 +43,8 @@ def main() -> None:
     learner = build_learner(told)
     load_learner(options.run / "best.safetensors", learner)
     position = load_checkpoint(options.run / "last.safetensors")["position"]
-    published = PUBLISHED.get((told.cell, told.labels, told.ways), (None,) * len(PRESENTATIONS))
+    unknown = (None,) * len(PRESENTATIONS)
+    published = PUBLISHED.get((told.cell, told.labels, told.ways), unknown) if told.flat else unknown
     results = evaluate_presentations(learner, fixed_tasks(told, "test", options.tasks), PRESENTATIONS)
     rows = []
     for theirs, (n, result) in zip(published, results.items(), strict=True):

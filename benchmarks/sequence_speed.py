@@ -1,7 +1,7 @@
 """Speed and memory of learners that read sequences: 16 sequences in one batch against one sequence after the other.
 
 Santoro's MANN on 50 pictures, and Graves' NTM that copies 20 rows of 8 bits. The loop runs the same cell on each sequence
-alone and adds up the losses, as a plain PyTorch program does; both take one gradient. Timed in turns.
+alone and adds up the gradients. Timed in turns.
 
     python benchmarks/sequence_speed.py
 """

@@ -135,19 +135,6 @@ def test_a_task_of_the_wrong_shape_says_what_was_expected(tasks: Episode, messag
         Prototypical(nn.Identity()).meta_loss(tasks)
 
 
-def test_what_is_shown_need_not_have_targets() -> None:
-    class Sums(Learner):
-        def adapt(self, support: Batch) -> Tensor:
-            return support.x.sum()
-
-        def predict(self, state: Tensor, x: Tensor) -> Tensor:
-            return state + x[:, :4]
-
-    tasks = replace_y(stacked_tasks(), support=torch.zeros(3, 8, 0))
-    assert Sums().predictions(tasks).shape == (3, 12, 4)
-    assert Sums().meta_loss(unstack(tasks)).isfinite()
-
-
 @pytest.mark.parametrize(
     ("labels", "message"),
     [([0.5], "labels.long"), ([0, 5], "found 0 .. 5"), ([-1], "Renumber them from 0")],

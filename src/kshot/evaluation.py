@@ -14,7 +14,7 @@ from kshot.core import Episode, Learner, Tasks
 from kshot.losses import SHARES, Loss
 from kshot.tasks.source import TaskSource
 
-__all__ = ["Comparison", "Evaluation", "compare", "evaluate"]
+__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "stamp_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +109,15 @@ def evaluate(
             answers += [_answers(predictions, batch)] if loss.softmax else []
     finally:
         learner.train(training)
-    inference = "transductive" if learner.transductive else "inductive"
-    stamp = {**tasks.stamp, "learner": type(learner).__name__, "inference": inference, **learner.settings}
+    stamp = stamp_of(learner, tasks)
     calibration = expected_calibration_error(*torch.cat(answers, 1)) if answers else None
     return Evaluation(loss.metric_name, loss.higher_is_better, torch.cat(scores), stamp, calibration)
+
+
+def stamp_of(learner: Learner, tasks: TaskSource) -> dict[str, str]:
+    """Return the protocol of tasks, and what a result must say of the learner."""
+    inference = "transductive" if learner.transductive else "inductive"
+    return {**tasks.stamp, "learner": type(learner).__name__, "inference": inference, **learner.settings}
 
 
 def _scores(loss: Loss, predictions: Any, tasks: Tasks) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kshot.batching import map_tasks
+from kshot.batching import map_leaves, map_tasks
 from kshot.core import Batch, Episode, Learner
-from kshot.evaluation import Evaluation
+from kshot.evaluation import Evaluation, stamp_of
 from kshot.tasks.source import TaskSource
 
 __all__ = ["evaluate_presentations"]
@@ -70,7 +70,7 @@ def evaluate_presentations(
                 scores[n].append((right * now).sum(-1) / now.sum(-1))
     finally:
         learner.train(training)
-    stamp = {**tasks.stamp, "learner": type(learner).__name__, **learner.settings}
+    stamp = stamp_of(learner, tasks)
     loss = learner.loss
     return {
         n: Evaluation(
@@ -93,11 +93,15 @@ def times_seen(y: Float[Tensor, "*t n labels"]) -> Int[Tensor, "*t n"]:
     return same.tril().sum(-1)
 
 
+def _only(stream: Batch, i: int) -> Batch:
+    return map_leaves(lambda leaf: leaf[i : i + 1], stream)
+
+
 def _scores(learner: Any, stream: Batch) -> Float[Tensor, " n"]:
     """Return the score of each example of an encoded stream, predicted before its label is shown."""
     state, scores = learner.init(), []
     for i in range(len(stream.y)):
-        one = Batch(*(part[i : i + 1] for part in stream))
+        one = _only(stream, i)
         scores.append(learner.loss.metric(learner.predict(state, one.x), one.y))
         state = learner.update(state, one)
     return torch.stack(scores)

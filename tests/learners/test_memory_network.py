@@ -194,7 +194,9 @@ def test_a_compiled_step_has_the_gradient_of_an_eager_one() -> None:
     tasks, gradients = Stories("one_fact").sample(np.arange(4)), []
     for compiled in (False, True):
         learner.zero_grad()
-        MetaGradient(learner, compiled=compiled)(tasks)
+        gradient = MetaGradient(learner, compiled=compiled)
+        gradient(tasks)
+        assert None not in gradient._programs.values(), "it ran uncompiled"
         gradients.append([p.grad for p in learner.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 

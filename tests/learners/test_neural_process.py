@@ -134,7 +134,9 @@ def test_compiled_it_has_the_same_gradient() -> None:
     gradients = []
     for compiled in (False, True):
         learner.zero_grad()
-        MetaGradient(learner, compiled=compiled)(batch)
+        gradient = MetaGradient(learner, compiled=compiled)
+        gradient(batch)
+        assert None not in gradient._programs.values(), "it ran uncompiled"
         gradients.append([p.grad.clone() for p in learner.parameters() if p.grad is not None])
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 

@@ -240,3 +240,9 @@ def test_a_feedforward_cell_remembers_nothing() -> None:
     outputs, state = run(cell, x, cell.init())
     assert state == ()
     torch.testing.assert_close(outputs[2], cell(x[2], ())[0])
+
+
+def test_another_number_of_labels_is_refused() -> None:
+    two = Batch(torch.zeros(4, 6).double(), one_hot([0, 1, 0, 1], 2).double())
+    with pytest.raises(ValueError, match="built for labels=3; found y with 2 columns"):
+        learner(LSTM(9, 4).double()).adapt(two)

@@ -8,9 +8,9 @@ from kshot.tasks.labelled import LabelledData
 from kshot.tasks.strings import StringLabels
 
 
-def tasks(length: int = 5) -> StringLabels:
+def tasks(characters: int = 5) -> StringLabels:
     data = LabelledData.from_arrays(torch.arange(48.0)[:, None], torch.arange(48) % 8)
-    return StringLabels(Episodes(data, 6, 2, 3, seed=4), length)
+    return StringLabels(Episodes(data, 6, 2, 3, seed=4), characters)
 
 
 def test_each_class_of_a_task_has_a_string_of_its_own() -> None:
@@ -20,7 +20,7 @@ def test_each_class_of_a_task_has_a_string_of_its_own() -> None:
         assert (other.y.reshape(20, -1, 5, 5).sum(-1) == 1).all()
         same = (other.y[:, :, None] == other.y[:, None]).all(-1)
         torch.testing.assert_close(same, (one.y[:, :, None] == one.y[:, None]).all(-1))
-    # The strings of a class change from task to task, and all letters come at every place.
+    # All letters come at every place.
     assert (told.support.y.reshape(-1, 5, 5).mean(0) > 0.05).all()
 
 
@@ -31,7 +31,7 @@ def test_an_item_depends_on_seed_and_number_alone() -> None:
 
 def test_too_few_strings_are_refused() -> None:
     with pytest.raises(ValueError, match="make 5 strings; found 6 ways"):
-        tasks(length=1)
+        tasks(characters=1)
 
 
 def test_a_string_is_right_where_every_character_is() -> None:

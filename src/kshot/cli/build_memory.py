@@ -43,7 +43,8 @@ def build_snail(options: SNAILOptions, picture: torch.Size) -> SNAIL:
 def build_in_context(options: InContextOptions, picture: torch.Size) -> InContext:
     """Build an in-context transformer on a convolutional net."""
     encoder = Conv4(picture[0], options.filters)
-    return InContext(encoder, options.filters * (picture[1] // 16) ** 2, blocks=options.blocks)
+    features, most = options.filters * (picture[1] // 16) ** 2, max(100, options.train_ways)
+    return InContext(encoder, features, blocks=options.blocks, max_ways=most)
 
 
 def _embedding(filters: int, picture: torch.Size) -> nn.Module:

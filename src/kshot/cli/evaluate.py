@@ -36,8 +36,9 @@ def _print_presentations(command: Eval, options: RecurrentOptions, console: Cons
     learner = build_learner(options)
     load_learner(command.run / "best.safetensors", learner)
     tasks = fixed_tasks(options, "test", command.tasks, command.ways, command.shots, command.queries)
-    shots = command.shots or options.shots or 1
-    for n, result in evaluate_presentations(learner, tasks, [n for n in (1, 2, 3, 5, 10) if n <= shots]).items():
+    shots = command.shots if command.shots is not None else options.shots or 1
+    told = [n for n in (1, 2, 3, 5, 10) if n <= shots]
+    for n, result in (evaluate_presentations(learner, tasks, told) if told else {}).items():
         console.print(f"presentation {n}: {result.metric} {result.short()}", highlight=False)
 
 

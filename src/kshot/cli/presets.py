@@ -128,7 +128,7 @@ def _reptile(options: ReptileOptions) -> dict[str, Any]:
 
 
 def _stream(options: RecurrentOptions) -> dict[str, Any]:
-    """Santoro et al. 2016, but for the optimizer, which is Adam."""
+    """Santoro et al. 2016: data, streams and sizes; optimizer and length of training are ours."""
     if options.data != "omniglot":
         raise _unknown(options, "omniglot")
     return {"protocol": "mann", "shots": 10, "queries": 1, "flat": True, "steps": _steps(options, 100_000)}

@@ -53,7 +53,7 @@ class Sequences(TaskSource):
     def stamp(self) -> Mapping[str, str]:
         """The protocol of these tasks."""
         spans = (f"{name} {low}" + (f" to {high}" if high > low else "") for name, (low, high) in self.ranges.items())
-        tasks = ", ".join((*spans, f"{self.bits} bits"))
+        tasks = ", ".join((*spans, f"{self.bits} bits", f"{self.same_length} of one size in a row"))
         return {"data": self.name, "tasks": tasks, "task seed": str(self.seed)}
 
     @property

@@ -16,7 +16,7 @@ __all__ = ["LENGTH", "StringLabels"]
 
 LENGTH = 5  # of a string, unless said otherwise
 
-_STRINGS = 1_000  # a stream of random numbers that the tasks inside do not use
+_STRINGS = 1_002  # a stream of random numbers that no other source draws from
 
 
 class StringLabels(TaskSource):
@@ -27,7 +27,7 @@ class StringLabels(TaskSource):
 
     Args:
         tasks: with one-hot labels.
-        length: characters of a string.
+        characters: of a string.
 
     Raises:
         ValueError: there are fewer strings than ways.
@@ -39,13 +39,13 @@ class StringLabels(TaskSource):
     (torch.Size([3, 25]), tensor([1.]))
     """
 
-    def __init__(self, tasks: Episodes, length: int = LENGTH) -> None:
+    def __init__(self, tasks: Episodes, characters: int = LENGTH) -> None:
         super().__init__(tasks.seed, tasks.length)
-        self.tasks, self.characters = tasks, length
-        if LETTERS**length < tasks.ways:
+        self.tasks, self.characters = tasks, characters
+        if LETTERS**characters < tasks.ways:
             raise ValueError(
-                f"{length} characters of {LETTERS} letters make {LETTERS**length} strings; found {tasks.ways} ways. "
-                "Raise length."
+                f"{characters} characters of {LETTERS} letters make {LETTERS**characters} strings; found {tasks.ways} ways. "
+                "Raise characters."
             )
 
     @property

@@ -78,7 +78,16 @@ class Recurrent(EncodedLearner):
         return prediction
 
     def read(self, state: Reading, support: Batch) -> tuple[Float[Tensor, "n labels"], Reading]:
-        """Return what each example of a stream is taken for before its label is shown, and the state after all."""
+        """Return what each example of a stream is taken for before its label is shown, and the state after all.
+
+        Raises:
+            ValueError: y has another number of columns than the learner was built for.
+        """
+        if support.y.shape[1] != self.labels:
+            raise ValueError(
+                f"this Recurrent was built for labels={self.labels}; found y with {support.y.shape[1]} columns. Labels are "
+                "part of its input: build and train one with as many."
+            )
         labels = torch.cat([state.label[None], support.y])
         outputs, cell = run(self.cell, torch.cat([support.x, labels[:-1]], -1), state.cell)
         return self.readout(outputs), Reading(cell, labels[-1])
