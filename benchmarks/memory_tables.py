@@ -2,7 +2,7 @@
 
 from tables import latest, markdown, percent
 
-__all__ = ["neural_process", "recurrent", "sequence_speed", "stories"]
+__all__ = ["neural_process", "recurrent", "sequence_speed", "sequences", "stories"]
 
 
 def recurrent() -> str:
@@ -71,3 +71,23 @@ def stories() -> str:
         rows.append((kind.replace("_", " "), *wrong, f"{100 - own[0]['published']:.1f}"))
     head = ("questions", *(f"error, %: {variant}" for variant in variants))
     return markdown((*head, "on bAbI, joint, % (other stories: not comparable)"), rows)
+
+
+def sequences(task: str) -> str:
+    """Return the share of wrong bits of every learner and seed, by what it was tested on."""
+    measured = [
+        row
+        for row in latest("sequences", "task", "learner", "seed", "variant", "metric")
+        if row["task"] == task and row["metric"] == "bit error"
+    ]
+    variants = list(dict.fromkeys(row["variant"] for row in measured))
+    rows = []
+    for learner, seed in dict.fromkeys((row["learner"], row["seed"]) for row in measured):
+        own = {row["variant"]: row for row in measured if (row["learner"], row["seed"]) == (learner, seed)}
+        cells = [
+            f"{100 * own[variant]['value']:.2f} ± {100 * own[variant]['ci95']:.2f}" if own[variant]["value"] else "0"
+            for variant in variants
+        ]
+        one = own[variants[0]]
+        rows.append((learner, str(seed), *cells, f"{one['steps']:,} steps, {one['seconds'] / 60:.0f} min"))
+    return markdown(("learner", "seed", *variants, "training"), rows)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memory_tables import neural_process, recurrent, sequence_speed, stories
+from memory_tables import neural_process, recurrent, sequence_speed, sequences, stories
 from rows import read_rows
 from tables import latest, markdown, percent
 
@@ -239,6 +239,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory": memory,
     "recurrent": recurrent,
     "stories": stories,
+    "sequences-copy": lambda: sequences("copy"),
     "sequence_speed": sequence_speed,
     "neural-process-gp": lambda: neural_process("Gaussian processes, RBF()"),
     "neural-process-sinusoid": lambda: neural_process("sinusoid"),
