@@ -1,6 +1,6 @@
 """The tables of learners that write and read."""
 
-from tables import latest, markdown, percent
+from tables import grouped, latest, markdown, percent
 
 __all__ = ["neural_process", "recurrent", "sequence_speed", "sequences", "stories"]
 
@@ -9,13 +9,8 @@ def recurrent() -> str:
     """Return accuracy by presentation, beside the published one."""
     measured = latest("recurrent", "learner", "labels", "ways", "flat", "presentation")
     rows = []
-    for name in dict.fromkeys((row["learner"], row["ways"], row["labels"], row["flat"]) for row in measured):
-        learner, ways, labels, flat = name
-        own = {
-            row["presentation"]: row
-            for row in measured
-            if (row["learner"], row["ways"], row["labels"], row["flat"]) == name
-        }
+    for (learner, ways, labels, flat), of_one in grouped(measured, "learner", "ways", "labels", "flat").items():
+        own = {row["presentation"]: row for row in of_one}
         cells = [
             percent(own[n]) + (f" (paper {own[n]['published']:.1f})" if own[n]["published"] is not None else "")
             for n in (1, 2, 3, 5, 10)
@@ -46,8 +41,8 @@ def neural_process(data: str) -> str:
     measured = [row for row in latest("neural_process", "data", "learner", "shots") if row["data"] == data]
     shots = sorted({row["shots"] for row in measured})
     rows, behind = [], []
-    for name in dict.fromkeys(row["learner"] for row in measured):
-        own = {row["shots"]: row for row in measured if row["learner"] == name}
+    for (name,), of_one in grouped(measured, "learner").items():
+        own = {row["shots"]: row for row in of_one}
         seconds = own[shots[0]]["seconds"]
         cells = [f"{own[n]['value']:.3f} ± {own[n]['ci95']:.3f}" for n in shots]
         rows.append((name, *cells, f"{seconds} s" if seconds else ""))
@@ -59,13 +54,16 @@ def neural_process(data: str) -> str:
 
 def stories() -> str:
     """Return the share of wrong answers by kind of question, beside what was published on other stories."""
-    measured = {(row["kind"], row["variant"]): row for row in latest("stories", "kind", "variant")}
-    variants = list(dict.fromkeys(variant for _, variant in measured))
+    measured = latest("stories", "kind", "variant")
+    variants = list(dict.fromkeys(row["variant"] for row in measured))
     rows = []
-    for kind in dict.fromkeys(kind for kind, _ in measured):
-        own = [measured[kind, variant] for variant in variants]
+    for (kind,), of_one in grouped(measured, "kind").items():
+        by_variant = {row["variant"]: row for row in of_one}
+        own = [by_variant[variant] for variant in variants]
         wrong = [
-            f"{100 * (1 - row['value']):.1f} ± {100 * row['ci95']:.1f}" if row["ci95"] else f"0 of {row['episodes']:,}"
+            f"{100 * (1 - row['value']):.1f} ± {100 * row['ci95']:.1f}"
+            if row["value"] < 1
+            else f"0 of {row['episodes']:,}"
             for row in own
         ]
         rows.append((kind.replace("_", " "), *wrong, f"{100 - own[0]['published']:.1f}"))
@@ -82,8 +80,8 @@ def sequences(task: str) -> str:
     ]
     variants = list(dict.fromkeys(row["variant"] for row in measured))
     rows = []
-    for learner, seed in dict.fromkeys((row["learner"], row["seed"]) for row in measured):
-        own = {row["variant"]: row for row in measured if (row["learner"], row["seed"]) == (learner, seed)}
+    for (learner, seed), of_one in grouped(measured, "learner", "seed").items():
+        own = {row["variant"]: row for row in of_one}
         cells = [
             f"{100 * own[variant]['value']:.2f} ± {100 * own[variant]['ci95']:.2f}" if own[variant]["value"] else "0"
             for variant in variants

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from kshot.allocator import keep_freed_memory
-from kshot.checkpoint import load_checkpoint, load_learner
 from kshot.core import Batch, Episode, Inputs, Learner
 from kshot.evaluation import Evaluation, compare, evaluate
 from kshot.learners.gradient import DeepKernel, kernels
@@ -27,13 +26,12 @@ from kshot.learners.gradient.deep_kernel import Posterior
 from kshot.learners.memory import NeuralProcess
 from kshot.losses import gaussian_log_likelihood
 from kshot.nets.mlp import MLP
-from kshot.progress import show_progress
 from kshot.tasks.functions import GaussianProcesses
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
 from kshot.tasks.variable_shots import VariableShots
-from kshot.training import train
 from rows import result_row, write_rows
+from train_once import train_to_best
 
 TASKS_PER_STEP = 16
 MOST = {GaussianProcesses: 20, Sinusoids: 10}  # support points in training
@@ -73,7 +71,7 @@ KERNELS: dict[str, Callable[[], Learner]] = {
 
 def trained(learner: Learner, kind: type[Any], steps: int, seed: int, out: Path) -> dict[str, Any]:
     """Train into a folder, or read what it holds; return what a row says of it."""
-    last, best, most = out / "last.safetensors", out / "best.safetensors", MOST[kind]
+    most = MOST[kind]
     closed = isinstance(learner, Told)  # a deep kernel learns every number of support points from one task
 
     def source(fewest: int, queries: int, seed: int, length: int = 1000) -> TaskSource:
@@ -81,26 +79,20 @@ def trained(learner: Learner, kind: type[Any], steps: int, seed: int, out: Path)
             kind(shots=most, queries=queries, seed=seed, length=length), (fewest, most), TASKS_PER_STEP
         )
 
-    if not last.exists() or load_checkpoint(last)["position"]["step"] < steps:
-        optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
-        with show_progress(out.name) as watch:
-            train(
-                learner,
-                source(most, 10, 1000 + seed) if closed else source(0, 40, 1000 + seed),
-                steps=steps,
-                tasks_per_step=TASKS_PER_STEP,
-                optimizer=optimizer,
-                scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
-                validation=source(0, 50, 1, 63 * TASKS_PER_STEP),
-                every=500,
-                out=out,
-                resume=last.exists(),
-                compiled=closed,
-                seed=seed,
-                watch=watch,
-            )
-    load_learner(best, learner)
-    position = load_checkpoint(last)["position"]
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
+    position = train_to_best(
+        learner,
+        source(most, 10, 1000 + seed) if closed else source(0, 40, 1000 + seed),
+        out,
+        steps=steps,
+        tasks_per_step=TASKS_PER_STEP,
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
+        validation=source(0, 50, 1, 63 * TASKS_PER_STEP),
+        every=500,
+        compiled=closed,
+        seed=seed,
+    )
     return {"steps": steps, "seconds": round(position["seconds"]), "validation": position["best"]}
 
 

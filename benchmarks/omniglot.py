@@ -19,8 +19,8 @@ import json
 from pathlib import Path
 
 from kshot.allocator import keep_freed_memory
-from kshot.checkpoint import load_checkpoint, load_learner
-from kshot.cli.build import build_learner, fixed_tasks
+from kshot.checkpoint import load_checkpoint
+from kshot.cli.build import fixed_tasks, load_best
 from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MatchingOptions, ReptileOptions, RidgeOptions
 from kshot.cli.presets import with_preset
 from kshot.cli.run_config import learner_name, load_config
@@ -122,8 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     told = load_config(options.run)
-    learner = build_learner(told)
-    load_learner(options.run / "best.safetensors", learner)
+    learner = load_best(options.run, told)
     position = load_checkpoint(options.run / "last.safetensors")["position"]
     name, shots = name_of(told), told.shots or 1
     queries = told.queries if learner.fixed_ways else 15  # what papers that take gradient steps judge by

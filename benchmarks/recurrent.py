@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from kshot.allocator import keep_freed_memory
-from kshot.checkpoint import load_checkpoint, load_learner
-from kshot.cli.build import build_learner, fixed_tasks
+from kshot.checkpoint import load_checkpoint
+from kshot.cli.build import fixed_tasks, load_best
 from kshot.cli.learner_options import RecurrentOptions
 from kshot.cli.run_config import load_config
 from kshot.presentations import evaluate_presentations
@@ -40,8 +40,7 @@ def main() -> None:
     keep_freed_memory()
     told = load_config(options.run)
     assert isinstance(told, RecurrentOptions)
-    learner = build_learner(told)
-    load_learner(options.run / "best.safetensors", learner)
+    learner = load_best(options.run, told)
     position = load_checkpoint(options.run / "last.safetensors")["position"]
     unknown = (None,) * len(PRESENTATIONS)
     published = PUBLISHED.get((told.cell, told.labels, told.ways), unknown) if told.flat else unknown

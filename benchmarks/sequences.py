@@ -19,18 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from kshot.allocator import keep_freed_memory
-from kshot.checkpoint import load_checkpoint, load_learner
+from kshot.clipping import clip_norm
 from kshot.evaluation import evaluate
 from kshot.learners.memory import NTMCell, Transducer
 from kshot.losses import Loss, bit_errors, bits
 from kshot.nets.cells import LSTM, Cell
-from kshot.progress import show_progress
 from kshot.tasks.sequences import AssociativeRecall, Copy, NGrams, PrioritySort, RepeatCopy, Sequences
-from kshot.training import train
 from rows import result_row, write_rows
+from train_once import train_to_best
 
 Source = Callable[[int, int], Sequences]  # (seed, length) -> tasks
 
@@ -141,34 +139,23 @@ def learner_of(task: str, name: str, loss: Loss = bits) -> Transducer:
 
 def trained(task: str, name: str, seed: int, steps: int, out: Path) -> tuple[Transducer, dict[str, Any]]:
     """Train into a folder, or go on with what it holds; return the learner and what its rows say of training."""
-    last, setting = out / "last.safetensors", SETTINGS[task]
+    setting = SETTINGS[task]
     torch.manual_seed(seed)
     learner = learner_of(task, name)
-    if not last.exists() or load_checkpoint(last)["position"]["step"] < steps:
-        parameters = list(learner.parameters())
-        optimizer = torch.optim.Adam(parameters, RATES[name])
-
-        def clip(*_: Any) -> None:
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-
-        optimizer.register_step_pre_hook(clip)
-        with show_progress(out.name) as watch:
-            train(
-                learner,
-                setting.source(1000 + seed, 1000),
-                steps=steps,
-                tasks_per_step=16,
-                optimizer=optimizer,
-                scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
-                validation=setting.source(1, 320),
-                every=250,
-                out=out,
-                resume=last.exists(),
-                seed=seed,
-                watch=watch,
-            )
-    load_learner(out / "best.safetensors", learner)
-    position = load_checkpoint(last)["position"]
+    optimizer = torch.optim.Adam(learner.parameters(), RATES[name])
+    clip_norm(optimizer, 1.0)
+    position = train_to_best(
+        learner,
+        setting.source(1000 + seed, 1000),
+        out,
+        steps=steps,
+        tasks_per_step=16,
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
+        validation=setting.source(1, 320),
+        every=250,
+        seed=seed,
+    )
     told = {
         "steps": position["step"],
         "sequences": 16 * position["step"],

@@ -25,19 +25,17 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from torch import nn
 
 from kshot.batching import unstack
-from kshot.checkpoint import load_checkpoint, load_learner
 from kshot.core import Batch, Episode, Learner
 from kshot.evaluation import Evaluation, evaluate
 from kshot.learners.ensemble import Ensemble
 from kshot.learners.gradient import MAML, DeepKernel, Ridge, kernels
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
-from kshot.progress import show_progress
 from kshot.report.figures import Panel, save_wave_figure
 from kshot.tasks.sinusoid import Sinusoids
-from kshot.training import train
 from rows import result_row, write_rows
 from sinusoid import FIGURES, PUBLISHED, best_step_size, fresh_tasks
+from train_once import train_to_best
 
 WIDTHS = (40, 100)
 STEP_SIZES = (0.001, 0.002, 0.005, 0.01)
@@ -52,27 +50,20 @@ CLOSED_FORM: dict[str, Callable[[int], Learner]] = {
 
 def trained(learner: Learner, out: Path, shots: int, steps: int, seed: int, decay: bool) -> tuple[float, float]:
     """Train into a folder, or read what it holds; return the best validation error and the seconds."""
-    last, best = out / "last.safetensors", out / "best.safetensors"
-    if not last.exists() or load_checkpoint(last)["position"]["step"] < steps:
-        optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
-        with show_progress(out.name) as watch:
-            train(
-                learner,
-                Sinusoids(shots=shots, queries=10, seed=1000 + seed),
-                steps=steps,
-                tasks_per_step=25,
-                optimizer=optimizer,
-                scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if decay else None,
-                validation=Sinusoids(shots=shots, queries=50, seed=1, length=1000),
-                every=1000,
-                out=out,
-                resume=last.exists(),
-                compiled=True,
-                seed=seed,
-                watch=watch,
-            )
-    load_learner(best, learner)
-    position = load_checkpoint(last)["position"]
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
+    position = train_to_best(
+        learner,
+        Sinusoids(shots=shots, queries=10, seed=1000 + seed),
+        out,
+        steps=steps,
+        tasks_per_step=25,
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if decay else None,
+        validation=Sinusoids(shots=shots, queries=50, seed=1, length=1000),
+        every=1000,
+        compiled=True,
+        seed=seed,
+    )
     return float(position["best"]), float(position["seconds"])
 
 

@@ -23,16 +23,15 @@ from numpy.typing import NDArray
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 from kshot.allocator import keep_freed_memory
-from kshot.checkpoint import load_checkpoint, load_learner
+from kshot.clipping import clip_norm
 from kshot.core import Batch, Episode
 from kshot.evaluation import Evaluation, evaluate
 from kshot.learners.memory import MemoryNetwork
-from kshot.progress import show_progress
 from kshot.tasks.repeated import Repeated
 from kshot.tasks.source import TaskSource
 from kshot.tasks.stories import VOCABULARY, Kind, Stories
-from kshot.training import train
 from rows import result_row, write_rows
+from train_once import train_to_best
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 QUESTIONS, BATCH = 1000, 32
@@ -92,31 +91,20 @@ def trained(recipe: Recipe, kind: Kind | None, seed: int, epochs: int, folder: P
     out = folder / f"{kind or 'all'}-{recipe.name}-{seed}".replace(", ", "-").replace(" ", "-")
     torch.manual_seed(seed)
     learner = MemoryNetwork(len(VOCABULARY), linear_start=recipe.linear_start)
-    last = out / "last.safetensors"
-    if not last.exists() or load_checkpoint(last)["position"]["step"] < steps:
-        optimizer = recipe.optimizer(learner.parameters())
-
-        def clip(*_: object) -> None:
-            torch.nn.utils.clip_grad_norm_(learner.parameters(), 40 / BATCH)
-
-        optimizer.register_step_pre_hook(clip)
-        with show_progress(out.name) as watch:
-            train(
-                learner,
-                Repeated(source(1000 + seed), count),
-                steps=steps,
-                tasks_per_step=BATCH,
-                optimizer=optimizer,
-                scheduler=recipe.falls(optimizer, steps),
-                validation=source(1),
-                every=every,
-                out=out,
-                resume=last.exists(),
-                seed=seed,
-                watch=watch,
-            )
-    load_learner(out / "best.safetensors", learner)
-    position = load_checkpoint(last)["position"]
+    optimizer = recipe.optimizer(learner.parameters())
+    clip_norm(optimizer, 40 / BATCH)
+    position = train_to_best(
+        learner,
+        Repeated(source(1000 + seed), count),
+        out,
+        steps=steps,
+        tasks_per_step=BATCH,
+        optimizer=optimizer,
+        scheduler=recipe.falls(optimizer, steps),
+        validation=source(1),
+        every=every,
+        seed=seed,
+    )
     told = f"{recipe.name}, run {seed}"
     return Run(learner, float(position["best"]), float(position["seconds"]), steps, told)
 

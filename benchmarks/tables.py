@@ -4,7 +4,7 @@ from typing import Any
 
 from rows import read_rows
 
-__all__ = ["latest", "markdown", "percent"]
+__all__ = ["grouped", "latest", "markdown", "percent"]
 
 
 def latest(table: str, *keys: str) -> list[dict[str, Any]]:
@@ -22,3 +22,11 @@ def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def percent(row: dict[str, Any]) -> str:
     return f"{100 * row['value']:.2f} ± {100 * row['ci95']:.2f}"
+
+
+def grouped(rows: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Return the rows that agree in ``keys`` together, by what they agree in and in the order of their first rows."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups

@@ -1,17 +1,19 @@
-"""How benchmarks that compare learners train each one: Adam, its rate halved now and then; last weights; once a folder."""
+"""How benchmarks train a learner into a folder of its own, once."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kshot.checkpoint import load_checkpoint, load_learner
 from kshot.core import Learner
+from kshot.progress import show_progress
 from kshot.tasks.source import TaskSource
 from kshot.training import train
 
 
 def train_once(learner: Learner, tasks: TaskSource, out: Path, *, steps: int, halve_every: int, seed: int) -> float:
-    """Train into a folder, going on with what it holds, or read the weights of a run that has ended; return its seconds."""
+    """Train by Adam, its rate halved now and then, into a folder, or read its last weights; return the seconds."""
     last, best = out / "last.safetensors", out / "best.safetensors"
     if not best.exists():
         optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
@@ -28,3 +30,17 @@ def train_once(learner: Learner, tasks: TaskSource, out: Path, *, steps: int, ha
         )
     load_learner(best, learner)
     return float(load_checkpoint(last)["position"]["seconds"])
+
+
+def train_to_best(learner: Learner, tasks: TaskSource, out: Path, *, steps: int, **how: Any) -> dict[str, Any]:
+    """Train into a folder, going on with what it holds, or read a run that has as many steps; load its best weights.
+
+    Return its position: the steps, the seconds and the best validation score. ``how`` is told to ``train``.
+    """
+    last = out / "last.safetensors"
+    if not last.exists() or load_checkpoint(last)["position"]["step"] < steps:
+        with show_progress(out.name) as watch:
+            train(learner, tasks, steps=steps, out=out, resume=last.exists(), watch=watch, **how)
+    load_learner(out / "best.safetensors", learner)
+    position: dict[str, Any] = load_checkpoint(last)["position"]
+    return position

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from torch import Tensor
 
+from kshot.clipping import clip_norm
 from kshot.core import Batch, Episode
 from kshot.evaluation import evaluate
 from kshot.learners.memory import MemoryNetwork
@@ -20,8 +21,8 @@ from kshot.progress import show_progress
 from kshot.report.figures import Palette, save_figure
 from kshot.tasks.stories import VOCABULARY, Stories, words
 from kshot.training import train
+from lines import FIGURES
 
-FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 SENTENCES = 12
 
 
@@ -30,11 +31,7 @@ def trained(steps: int) -> MemoryNetwork:
     torch.manual_seed(0)
     learner = MemoryNetwork(len(VOCABULARY))
     optimizer = torch.optim.SGD(learner.parameters(), 0.32)
-
-    def clip(*_: object) -> None:
-        torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.25)
-
-    optimizer.register_step_pre_hook(clip)
+    clip_norm(optimizer, 1.25)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, steps)
     tasks = Stories("two_facts", SENTENCES)
     with show_progress("memory network") as watch:

@@ -23,8 +23,7 @@ from kshot.report.figures import Draw, Palette, save_figure
 from kshot.tasks.functions import GaussianProcesses
 from kshot.tasks.variable_shots import VariableShots
 from kshot.training import train
-
-FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+from lines import FIGURES
 
 
 def meta_train(steps: int) -> NeuralProcess:

@@ -7,13 +7,13 @@ Graves, Wayne, Danihelka 2014, "Neural Turing machines"; it takes a few minutes.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from torch import Tensor, nn
+from torch import Tensor
 
+from kshot.clipping import clip_norm
 from kshot.core import Episode
 from kshot.evaluation import evaluate
 from kshot.learners.memory import NTMCell, Transducer
@@ -29,11 +29,7 @@ def trained(steps: int, slots: int) -> Transducer:
     torch.manual_seed(0)
     learner = Transducer(NTMCell(9, slots=slots), 8, bit_errors)
     optimizer = torch.optim.Adam(learner.parameters(), 1e-2)
-
-    def clip(*_: Any) -> None:
-        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-
-    optimizer.register_step_pre_hook(clip)
+    clip_norm(optimizer, 1.0)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with show_progress("copy") as watch:
         train(learner, Copy(), steps=steps, optimizer=optimizer, scheduler=scheduler, watch=watch)

@@ -76,7 +76,10 @@ def test_metric_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
         assert (tmp_path / f"metric-{scheme}.svg").stat().st_size < 400_000
 
 
-def test_neural_process_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_neural_process_points(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)  # where figures go
     path = EXAMPLES / "neural_process_points.py"
     load(path).main(tmp_path, steps=2, test_tasks=4)
     assert "10 points: log-likelihood -" in capsys.readouterr().out
@@ -85,7 +88,10 @@ def test_neural_process_points(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert (tmp_path / f"neural-process-points-{scheme}.svg").stat().st_size < 200_000
 
 
-def test_memory_network_hops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_network_hops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)  # where figures go
     path = EXAMPLES / "memory_network_hops.py"
     load(path).main(tmp_path, steps=2, test_tasks=4)
     assert "right, 95 % interval over 4 unseen stories" in capsys.readouterr().out

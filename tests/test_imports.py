@@ -29,6 +29,7 @@ TIERS = [
     },
     {
         "training",
+        "clipping",
         "evaluation",
         "presentations",
         "calibration",

@@ -1,7 +1,8 @@
 """How good a learner is: its mean score over fixed tasks, with a 95 % interval and the protocol."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from kshot.core import Episode, Learner, Tasks
 from kshot.losses import SHARES, Loss
 from kshot.tasks.source import TaskSource
 
-__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "stamp_of"]
+__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "in_eval_mode", "stamp_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,20 +99,27 @@ def evaluate(
     >>> evaluate(Prototypical(torch.nn.Identity()), Episodes(data, ways=2, shots=1, queries=1, length=600)).short()
     '100.00 % ± 0.00'
     """
-    training = learner.training
-    learner.eval()
     loss = learner.loss
     scores, answers = [], []
-    try:
+    with in_eval_mode(learner):
         for batch in tasks.batches(tasks_per_batch, device):
             predictions = learner.predictions(batch, chunk_size)
             scores.append(_scores(loss, predictions, batch))
             answers += [_answers(predictions, batch)] if loss.softmax else []
-    finally:
-        learner.train(training)
     stamp = stamp_of(learner, tasks)
     calibration = expected_calibration_error(*torch.cat(answers, 1)) if answers else None
     return Evaluation(loss.metric_name, loss.higher_is_better, torch.cat(scores), stamp, calibration)
+
+
+@contextmanager
+def in_eval_mode(learner: Learner) -> Iterator[None]:
+    """Put a learner into eval mode, and back into the mode that it was found in."""
+    training = learner.training
+    learner.eval()
+    try:
+        yield
+    finally:
+        learner.train(training)
 
 
 def stamp_of(learner: Learner, tasks: TaskSource) -> dict[str, str]:

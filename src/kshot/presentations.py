@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kshot.batching import map_leaves, map_tasks
+from kshot.batching import map_leaves, map_tasks, unstack
 from kshot.core import Batch, Episode, Learner
-from kshot.evaluation import Evaluation, stamp_of
+from kshot.evaluation import Evaluation, in_eval_mode, stamp_of
 from kshot.tasks.source import TaskSource
 
 __all__ = ["evaluate_presentations"]
@@ -53,10 +53,8 @@ def evaluate_presentations(
     """
     if not (hasattr(learner, "init") and hasattr(learner, "update")):
         raise TypeError(f"a stream needs a learner with init and update; {type(learner).__name__} adapts all at once.")
-    training = learner.training
-    learner.eval()
     scores: dict[int, list[Tensor]] = {n: [] for n in presentations}
-    try:
+    with in_eval_mode(learner):
         for batch in tasks.batches(tasks_per_batch, device):
             if not isinstance(batch, Episode):
                 raise ValueError("streams of different lengths cannot be stacked; draw tasks of one size.")
@@ -68,8 +66,6 @@ def evaluate_presentations(
                 if not now.any(-1).all():
                     raise ValueError(f"in some task no class comes {n} times; draw tasks of at least {n} shots.")
                 scores[n].append((right * now).sum(-1) / now.sum(-1))
-    finally:
-        learner.train(training)
     stamp = stamp_of(learner, tasks)
     loss = learner.loss
     return {
@@ -93,15 +89,11 @@ def times_seen(y: Float[Tensor, "*t n labels"]) -> Int[Tensor, "*t n"]:
     return same.tril().sum(-1)
 
 
-def _only(stream: Batch, i: int) -> Batch:
-    return map_leaves(lambda leaf: leaf[i : i + 1], stream)
-
-
 def _scores(learner: Any, stream: Batch) -> Float[Tensor, " n"]:
     """Return the score of each example of an encoded stream, predicted before its label is shown."""
     state, scores = learner.init(), []
-    for i in range(len(stream.y)):
-        one = _only(stream, i)
+    for example in unstack(stream):
+        one = map_leaves(lambda leaf: leaf[None], example)
         scores.append(learner.loss.metric(learner.predict(state, one.x), one.y))
         state = learner.update(state, one)
     return torch.stack(scores)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 
+from kshot.checkpoint import load_learner
 from kshot.cli.build_gradient import build_maml, build_proto_maml, build_reptile
 from kshot.cli.build_memory import build_in_context, build_recurrent, build_snail
 from kshot.cli.learner_options import (
@@ -31,6 +31,7 @@ from kshot.cli.learner_options import (
     SNAILOptions,
 )
 from kshot.cli.run_config import learner_name
+from kshot.clipping import clip_norm, clip_value
 from kshot.core import Learner
 from kshot.learners.gradient import Ridge
 from kshot.learners.metric import FullContext, Matching, Prototypical, Relation, Siamese, WeightedL1, distances
@@ -50,7 +51,7 @@ from kshot.tasks.source import TaskSource
 from kshot.tasks.strings import StringLabels
 from kshot.tasks.variable_ways import VariableWays
 
-__all__ = ["Split", "build_learner", "build_optimizer", "fixed_tasks", "load_splits", "training_tasks"]
+__all__ = ["Split", "build_learner", "build_optimizer", "fixed_tasks", "load_best", "load_splits", "training_tasks"]
 
 Split: TypeAlias = Literal["train", "val", "test"]
 
@@ -194,6 +195,18 @@ def _build_metric(options: MetricOptions) -> Learner:
     raise TypeError(f"no learner for {type(options).__name__}")
 
 
+def load_best(run: Path, options: LearnerOptions, inner_steps: int | None = None) -> Learner:
+    """Return the best learner of a run that was told these options.
+
+    Raises:
+        ValueError: its checkpoint is damaged or of another learner.
+        OSError: it has none.
+    """
+    learner = build_learner(options, inner_steps)
+    load_learner(run / "best.safetensors", learner)
+    return learner
+
+
 def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimizer, LRScheduler | None]:
     """Build the outer loop's optimizer, and its schedule where it has one.
 
@@ -205,14 +218,13 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
         return descent, None if options.steps is None else _falling(descent, options.steps, lambda left: left)
     optimizer = torch.optim.Adam(learner.parameters(), options.lr)
     if isinstance(options, MemoryOptions):
-        _clip_norm(optimizer, learner)
+        clip_norm(optimizer, 1.0)
     if isinstance(options, MetricOptions | MemoryOptions):
         return optimizer, StepLR(optimizer, options.halve_every, 0.5)
     if not isinstance(options, MAMLOptions):
         return optimizer, None
-    if (clip := options.clip) is not None:
-        parameters = list(learner.parameters())
-        optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_value_(parameters, clip))
+    if options.clip is not None:
+        clip_value(optimizer, options.clip)
     if not options.cosine:
         return optimizer, None
     if options.steps is None:
@@ -221,15 +233,6 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
     return optimizer, _falling(
         optimizer, options.steps, lambda left: least + (1 - least) * (1 - math.cos(math.pi * left)) / 2
     )
-
-
-def _clip_norm(optimizer: Optimizer, learner: Learner) -> None:
-    """Clip the norm of the meta-gradient to one: that of a long sequence may be out of all proportion."""
-
-    def clip(*_: object) -> None:
-        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-
-    optimizer.register_step_pre_hook(clip)
 
 
 def _falling(optimizer: Optimizer, steps: int, factor: Callable[[float], float]) -> LRScheduler:

@@ -5,14 +5,15 @@ from pathlib import Path
 from rich.console import Console
 
 from kshot.allocator import keep_freed_memory
-from kshot.checkpoint import load_learner
-from kshot.cli.build import build_learner, fixed_tasks
-from kshot.cli.learner_options import RecurrentOptions
+from kshot.cli.build import fixed_tasks, load_best
+from kshot.cli.learner_options import LearnerOptions, RecurrentOptions
 from kshot.cli.options import Compare, Eval
 from kshot.cli.report import report_run, save_result
 from kshot.cli.run_config import load_config
+from kshot.core import Learner
 from kshot.evaluation import Evaluation, compare, evaluate
 from kshot.presentations import evaluate_presentations
+from kshot.tasks.source import TaskSource
 
 __all__ = ["run_compare", "run_eval"]
 
@@ -20,23 +21,22 @@ __all__ = ["run_compare", "run_eval"]
 def run_eval(command: Eval) -> None:
     """Evaluate the best learner of a run on test tasks, and add the result to its report."""
     console = Console(markup=False)
-    result = _evaluate(
-        command.run, command.tasks, command.ways, command.shots, command.queries, command.inner_steps, console
+    options = load_config(command.run)
+    learner, tasks = _prepared(
+        command.run, options, command.tasks, command.ways, command.shots, command.queries, command.inner_steps
     )
+    result = _judged(command.run, learner, tasks, console)
     console.print(str(result), highlight=False, soft_wrap=True)
     save_result(command.run, result)
-    options = load_config(command.run)
     if isinstance(options, RecurrentOptions):
-        _print_presentations(command, options, console)
+        _print_presentations(
+            learner, tasks, command.shots if command.shots is not None else options.shots or 1, console
+        )
     report_run(command.run, options, console)
 
 
-def _print_presentations(command: Eval, options: RecurrentOptions, console: Console) -> None:
+def _print_presentations(learner: Learner, tasks: TaskSource, shots: int, console: Console) -> None:
     """Print how good the learner is the first time a class comes, the second, and so on."""
-    learner = build_learner(options)
-    load_learner(command.run / "best.safetensors", learner)
-    tasks = fixed_tasks(options, "test", command.tasks, command.ways, command.shots, command.queries)
-    shots = command.shots if command.shots is not None else options.shots or 1
     told = [n for n in (1, 2, 3, 5, 10) if n <= shots]
     for n, result in (evaluate_presentations(learner, tasks, told) if told else {}).items():
         console.print(f"presentation {n}: {result.metric} {result.short()}", highlight=False)
@@ -47,34 +47,36 @@ def run_compare(command: Compare) -> None:
     if len(command.runs) < 2:
         raise ValueError(f"compare needs two or more run folders; found {len(command.runs)}.")
     console = Console(markup=False)
-    results = [
-        _evaluate(run, command.tasks, command.ways, command.shots, command.queries, None, console)
-        for run in command.runs
-    ]
+    results = []
+    for run in command.runs:
+        fixed = (command.tasks, command.ways, command.shots, command.queries)
+        results.append(_judged(run, *_prepared(run, load_config(run), *fixed), console))
     for run, result in zip(command.runs, results, strict=True):
         console.print(f"{run}: {result}", highlight=False, soft_wrap=True)
     for run, result in zip(command.runs[1:], results[1:], strict=True):
         console.print(f"{run} - {command.runs[0]}: {compare(result, results[0])}", highlight=False, soft_wrap=True)
 
 
-def _evaluate(
+def _prepared(
     run: Path,
+    options: LearnerOptions,
     tasks: int,
     ways: int | None,
     shots: int | None,
     queries: int | None,
-    inner_steps: int | None,
-    console: Console,
-) -> Evaluation:
+    inner_steps: int | None = None,
+) -> tuple[Learner, TaskSource]:
+    """Return the best learner of a run, and the test tasks that it is to be judged on."""
     keep_freed_memory()
-    options = load_config(run)
-    learner = build_learner(options, inner_steps)
-    load_learner(run / "best.safetensors", learner)
+    learner = load_best(run, options, inner_steps)
     strings = isinstance(options, RecurrentOptions) and options.labels == "strings"
     if learner.fixed_ways and not strings and options.data != "sinusoid" and ways not in (None, options.ways):
         raise ValueError(
             f"{run} was trained for {options.ways} ways, which are built into its net; found --ways {ways}."
         )
-    fixed = fixed_tasks(options, "test", tasks, ways, shots, queries)
-    with console.status(f"{run}: {tasks:,} test tasks"):
-        return evaluate(learner, fixed)
+    return learner, fixed_tasks(options, "test", tasks, ways, shots, queries)
+
+
+def _judged(run: Path, learner: Learner, tasks: TaskSource, console: Console) -> Evaluation:
+    with console.status(f"{run}: {len(tasks):,} test tasks"):
+        return evaluate(learner, tasks)

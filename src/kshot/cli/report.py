@@ -10,8 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from kshot.batching import unstack
-from kshot.checkpoint import load_learner
-from kshot.cli.build import build_learner, fixed_tasks
+from kshot.cli.build import fixed_tasks, load_best
 from kshot.cli.learner_options import LearnerOptions
 from kshot.core import Episode, Learner
 from kshot.evaluation import Evaluation
@@ -34,8 +33,7 @@ def save_result(folder: Path, result: Evaluation) -> None:
 
 def report_run(folder: Path, options: LearnerOptions, console: Console) -> None:
     """Write the report of a run: a task with the learner's answers, the learning curve, and the results so far."""
-    learner = build_learner(options)
-    load_learner(folder / "best.safetensors", learner)
+    learner = load_best(folder, options)
     tasks = fixed_tasks(options, "test", 1)
     sections = [
         *_answers(learner, tasks),

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["choose", "normal", "random_keys", "uniform"]
+__all__ = ["choose", "normal", "random_keys", "uniform", "whole_number"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -42,6 +42,12 @@ def normal(seed: int, stream: int, items: NDArray[np.int64], size: int) -> NDArr
     pairs = uniform(seed, stream, items, 2 * size).reshape(len(items), size, 2)
     radius: NDArray[np.float64] = np.sqrt(-2 * np.log1p(-pairs[..., 0]))
     return radius * np.cos(2 * np.pi * pairs[..., 1])
+
+
+def whole_number(seed: int, stream: int, items: NDArray[np.int64], least: int, most: int) -> NDArray[np.int64]:
+    """Return a whole number from least to most, both included, for each item; it depends on them as in ``random_keys``."""
+    keys = random_keys(seed, stream, items, 1)[:, 0]
+    return least + (keys % np.uint64(most - least + 1)).astype(np.int64)
 
 
 def choose(keys: NDArray[np.uint64], k: int) -> NDArray[np.int64]:

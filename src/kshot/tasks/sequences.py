@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kshot.batching import unstack
 from kshot.core import Batch, Episode, Tasks
-from kshot.tasks.keys import choose, random_keys, uniform
+from kshot.tasks.keys import choose, random_keys, uniform, whole_number
 from kshot.tasks.source import TaskSource
 
 __all__ = ["AssociativeRecall", "Copy", "NGrams", "PrioritySort", "RepeatCopy", "Sequences"]
@@ -222,8 +222,8 @@ class AssociativeRecall(Sequences):
     def _of_sizes(self, items: NDArray[np.int64], *sizes: int) -> Episode:
         count, each = sizes
         shown = self._vectors(items, count * each).reshape(-1, count, each, self.bits)
-        asked = random_keys(self.seed, _CHOICE, items, 1)[:, 0] % np.uint64(count - 1)
-        tasks, cue = torch.arange(len(items)), torch.from_numpy(asked.astype(np.int64))
+        asked = whole_number(self.seed, _CHOICE, items, 0, count - 2)
+        tasks, cue = torch.arange(len(items)), torch.from_numpy(asked)
         blocks = shown.new_zeros(len(items), count + 1, each + 1, self.bits + 2)
         blocks[:, :count, 1:, : self.bits] = shown
         blocks[:, count, 1:, : self.bits] = shown[tasks, cue]

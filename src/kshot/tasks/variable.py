@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from kshot.batching import unstack
 from kshot.core import Episode
 from kshot.tasks.drawing import Drawer, Stream
-from kshot.tasks.keys import random_keys, uniform
+from kshot.tasks.keys import uniform, whole_number
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.source import TaskSource
 
@@ -112,7 +112,7 @@ class VariableEpisodes(TaskSource):
     def _draw_ways(self, item: NDArray[np.int64]) -> int:
         least, most = self.ways
         most = min(most, int(self._drawer.available(item)[0]))
-        return least + int(random_keys(self.seed, Stream.WAYS, item, 1)[0, 0] % np.uint64(most - least + 1))
+        return int(whole_number(self.seed, Stream.WAYS, item, least, most)[0])
 
     def _draw_sizes(self, item: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
         """Return the queries of every class, and the shots of each, for classes of these sizes."""

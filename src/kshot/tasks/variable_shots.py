@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kshot.batching import map_leaves, unstack
 from kshot.core import Batch, Episode
-from kshot.tasks.keys import random_keys
+from kshot.tasks.keys import whole_number
 from kshot.tasks.source import TaskSource
 
 __all__ = ["VariableShots"]
@@ -59,9 +59,7 @@ class VariableShots(TaskSource):
 
     def sizes(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many support examples each task keeps, ``(t,)``."""
-        fewest, most = self.shots
-        keys = random_keys(self.seed, _SHOTS, items // self.group, 1)[:, 0]
-        return fewest + (keys % np.uint64(most - fewest + 1)).astype(np.int64)
+        return whole_number(self.seed, _SHOTS, items // self.group, *self.shots)
 
     def sample(self, items: NDArray[np.int64]) -> Episode | list[Episode]:
         """Draw the tasks of these numbers: stacked where all keep as many, else a list."""

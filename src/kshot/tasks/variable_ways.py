@@ -9,7 +9,7 @@ from kshot.batching import unstack
 from kshot.core import Episode
 from kshot.tasks.augment import Augment
 from kshot.tasks.episodes import Episodes
-from kshot.tasks.keys import random_keys
+from kshot.tasks.keys import whole_number
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.source import TaskSource
 
@@ -75,9 +75,7 @@ class VariableWays(TaskSource):
 
     def sizes(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of ways of each task, ``(t,)``."""
-        fewest, most = self.ways
-        keys = random_keys(self.seed, _WAYS, items // self.group, 1)[:, 0]
-        return fewest + (keys % np.uint64(most - fewest + 1)).astype(np.int64)
+        return whole_number(self.seed, _WAYS, items // self.group, *self.ways)
 
     def sample(self, items: NDArray[np.int64]) -> Episode | list[Episode]:
         """Draw the tasks of these numbers: stacked where all have as many ways, else a list."""
