@@ -39,7 +39,7 @@ TIERS = [
         "audit",
         "memory_estimate",
     },
-    {"report"},
+    {"report", "rl"},
     {"cli"},
 ]
 SIBLINGS_APART = [("nets", "learners"), ("tasks", "learners"), ("nets", "tasks"), ("contract", "learners")]
