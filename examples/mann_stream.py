@@ -1,8 +1,8 @@
 """Watch a memory-augmented neural network read a stream: where it writes what it sees, and where it looks for it later.
 
-Each example comes with the label of the one before. The streams are of points around centres that are new in every task, five
-centres to a stream. After Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016, "Meta-learning with memory-augmented neural
-networks"; it takes a few minutes.
+Each example comes with the label of the one before. The streams are of points around five centres, which are new in every
+task. After Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016, "Meta-learning with memory-augmented neural networks"; it
+takes a few minutes.
 
     python examples/mann_stream.py
 """
