@@ -38,6 +38,7 @@ TIERS = [
         "progress",
         "audit",
         "memory_estimate",
+        "embeddings",
     },
     {"report"},
     {"cli"},
