@@ -19,6 +19,7 @@ TIERS = [
         "tasks",
         "learners",
         "contract",
+        "embeddings",
         "allocator",
         "atomic",
         "divergence",

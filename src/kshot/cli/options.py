@@ -154,7 +154,7 @@ class Export:
 class Data:
     """Fetch a data set, or say where it lies and what is in it."""
 
-    name: Positional[Literal["omniglot", "miniimagenet", "glyphs"]]
+    name: Positional[Literal["omniglot", "miniimagenet", "clinc150", "banking77", "ucr", "glyphs"]]
     """Which one."""
 
 
