@@ -177,7 +177,7 @@ class Own(Features):
         if not isinstance(self.encoder, Learner):
             return embed(self.encoder, inputs, cache=self.cache)
         with torch.no_grad(), in_eval_mode(self.encoder):
-            return torch.cat([self.encoder.encode(part) for part in inputs.split(_TOGETHER)])
+            return torch.cat([self.encoder.encode(part) for part in torch.split(inputs, _TOGETHER)])
 
     def inputs(self, x: Any) -> Tensor:
         """Return the columns, or the pictures in their format, or an array as it is, from 0 to 1 where it was bytes."""

@@ -79,6 +79,9 @@ class _Whole(nn.Module):
 
 
 class _Standardise(nn.Module):
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, mean: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)

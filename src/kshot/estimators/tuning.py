@@ -48,4 +48,5 @@ def tune(model: FewShotClassifier, X: Any, y: Any, trials: int = 30, seed: int =
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
     study.optimize(surprise, n_trials=trials)
-    return chosen.set_params(**study.best_params).fit(X, y)
+    best: FewShotClassifier = chosen.set_params(**study.best_params).fit(X, y)
+    return best
