@@ -23,7 +23,7 @@ def cores(row: dict[str, Any]) -> str:
     return f"{number} core{'s' * (number != '1')}"
 
 
-def omniglot(*keys: str, of: str = "") -> str:
+def omniglot(*keys: str, of: str = "", table: str = "omniglot") -> str:
     """Return ours beside the published accuracy, and how long training took; the last recipe of each learner, or more."""
     rows = [
         (
@@ -36,7 +36,7 @@ def omniglot(*keys: str, of: str = "") -> str:
             f"{row['seconds'] / 60:.0f} min",
             f"{row['machine'].split(',')[0]}, {cores(row)}",
         )
-        for row in latest("omniglot", "learner", "ways", "shots", *keys)
+        for row in latest(table, "learner", "ways", "shots", *keys)
         if of in ("", row["learner"])
     ]
     return markdown(
@@ -226,6 +226,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "omniglot": omniglot,
     "omniglot-all": lambda: omniglot("variant"),
     "omniglot-prototypical": lambda: omniglot("variant", of="prototypical"),
+    "equal-minutes": lambda: omniglot(table="equal_minutes"),
     "lake": lake,
     "distances": distances,
     "semi": semi,

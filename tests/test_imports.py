@@ -40,7 +40,7 @@ TIERS = [
         "audit",
         "memory_estimate",
     },
-    {"report"},
+    {"report", "estimators"},
     {"cli"},
 ]
 SIBLINGS_APART = [("nets", "learners"), ("tasks", "learners"), ("nets", "tasks"), ("contract", "learners")]

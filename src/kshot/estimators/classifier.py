@@ -44,7 +44,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             ``none_label``; None answers with the nearest class, however far.
         none_label: the answer for none of these: by default ``"none of these"``, or -1 where labels are numbers.
         picture: what a module of one's own expects of pictures from files.
-        cache: a folder where embeddings are kept, so that they are computed once.
+        cache: a folder where the embeddings of examples are kept, so that the next fit on them has them at once.
 
     >>> bank = FewShotClassifier()
     >>> texts = ["where is my card", "my card has not come", "I forgot my password", "reset the password"]
@@ -86,7 +86,10 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         y = self._labels(X, y)
         self._start(X)
         self.classes_, numbers = np.unique(y, return_inverse=True)
-        self.support_, self.labels_ = self._embedded(X), torch.from_numpy(numbers.reshape(-1).astype(np.int64))
+        self.support_, self.labels_ = (
+            self._embedded(X, self.cache),
+            torch.from_numpy(numbers.reshape(-1).astype(np.int64)),
+        )
         if self.features_.kind != "numbers":
             check_duplicates(X, y.tolist())
         if self.method == "auto":
@@ -103,7 +106,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         if not hasattr(self, "support_"):
             return self.fit(X, y)
         y = self._labels(X, y)
-        z = self._embedded(X)
+        z = self._embedded(X, self.cache)
         if self.features_.kind != "numbers":
             check_duplicates(X, y.tolist())
         self.support_ = torch.cat([self.support_, z])

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from scipy.stats import t as student
 from torch import Tensor
 
-__all__ = ["Familiarity"]
+__all__ = ["Familiarity", "squared_distances"]
 
 _LEAST = 1e-12  # of a squared distance, whose logarithm is taken
 
@@ -50,7 +50,7 @@ class Familiarity(NamedTuple):
                 "a threshold is learned from examples that are held out of their class, so at least one class needs two "
                 "examples; found one of each. Give more examples, or leave threshold out."
             )
-        distances = _squared_distances(z[held], means)
+        distances = squared_distances(z[held], means)
         own, n = labels[held], counts[labels[held]]
         rows = torch.arange(len(own))
         distances[rows, own] *= (n / (n - 1)) ** 2  # from the mean of the others
@@ -59,10 +59,14 @@ class Familiarity(NamedTuple):
 
     def probability(self, z: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
         """Return p: the share of examples of known classes that lie as far out as each of these, or farther."""
-        scores = _squared_distances(z, self.means).amin(1).clamp_min(_LEAST).log()
+        scores = squared_distances(z, self.means).amin(1).clamp_min(_LEAST).log()
         ratio = (scores - self.centre) / (self.deviation * math.sqrt(1 + 1 / self.held_out))
         return torch.from_numpy(student.sf(ratio.numpy(), df=self.held_out - 1))
 
 
-def _squared_distances(z: Tensor, means: Tensor) -> Tensor:
-    return (z.square().sum(1, keepdim=True) - 2 * z @ means.mT + means.square().sum(1)).clamp_min(0)
+def squared_distances(x: Float[Tensor, "q d"], y: Float[Tensor, "n d"]) -> Float[Tensor, "q n"]:
+    """Return squared distances as ``kshot.learners.metric.squared_euclidean`` does, but in the memory of the result alone.
+
+    There may be thousands of classes, and no gradient is asked for.
+    """
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()

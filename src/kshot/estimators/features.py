@@ -30,8 +30,8 @@ class Features(ABC):
     kind: Kind
 
     @abstractmethod
-    def __call__(self, x: Any) -> Float[Tensor, "n d"]:
-        """Return a row for each example."""
+    def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
+        """Return a row for each example; where there is a cache, what an encoder makes of them is kept in that folder."""
 
     def inputs(self, x: Any) -> Tensor:
         """Return what goes into its net, where it is tensors.
@@ -56,8 +56,9 @@ class Numbers(Features):
     kind = "numbers"
     name = "standardised columns"
 
-    def __call__(self, x: Any) -> Float[Tensor, "n d"]:
+    def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
         """Return the columns, float64."""
+        del cache  # it is made at once
         return self.table.standardised(x)
 
     def inputs(self, x: Any) -> Tensor:
@@ -74,8 +75,9 @@ class Words(Features):
     kind = "texts"
     name = "hashed words and parts of words"
 
-    def __call__(self, x: Any) -> Float[Tensor, "n d"]:
+    def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
         """Return rows of length one."""
+        del cache  # it is made at once
         from sklearn.feature_extraction.text import HashingVectorizer
 
         parts = {"word": (1, 2), "char_wb": (3, 4)}
@@ -97,8 +99,9 @@ class Thumbnails(Features):
     kind = "pictures"
     name = "tiny pictures, no encoder"
 
-    def __call__(self, x: Any) -> Float[Tensor, "n d"]:
+    def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
         """Return rows of mean zero and length one."""
+        del cache  # it is made at once
         pictures = self.inputs(x).flatten(1)
         return F.normalize(pictures - pictures.mean(1, keepdim=True), dim=1)
 
@@ -114,7 +117,6 @@ class PretrainedTexts(Features):
 
     source: str
     encoder: Any
-    cache: Path | None = None
     kind = "texts"
 
     @property
@@ -122,9 +124,9 @@ class PretrainedTexts(Features):
         """Where it comes from."""
         return self.source
 
-    def __call__(self, x: Any) -> Float[Tensor, "n d"]:
+    def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
         """Return embeddings of length one, whose means compare by angle."""
-        return F.normalize(embed(self.encoder, x, cache=self.cache), dim=1)
+        return F.normalize(embed(self.encoder, x, cache=cache or False), dim=1)
 
 
 @final
@@ -134,7 +136,6 @@ class PretrainedPictures(Features):
 
     source: str
     encoder: Any
-    cache: Path | None = None
     kind = "pictures"
 
     @property
@@ -142,9 +143,9 @@ class PretrainedPictures(Features):
         """Where it comes from."""
         return self.source
 
-    def __call__(self, x: Any) -> Float[Tensor, "n d"]:
+    def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
         """Return embeddings of length one, whose means compare by angle."""
-        return F.normalize(embed(self.encoder, self.inputs(x), cache=self.cache), dim=1)
+        return F.normalize(embed(self.encoder, self.inputs(x), cache=cache or False), dim=1)
 
     def inputs(self, x: Any) -> Tensor:
         """Return the pictures in the encoder's size."""
@@ -159,7 +160,6 @@ class Own(Features):
     encoder: nn.Module
     format: PictureFormat | None
     table: Table | None
-    cache: Path | None = None
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]
@@ -171,11 +171,11 @@ class Own(Features):
         """Its class."""
         return type(self.encoder).__name__
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, cache: Path | None = None) -> Any:
         """Return its embeddings, or maps where its learner works on maps."""
         inputs = self.inputs(x)
         if not isinstance(self.encoder, Learner):
-            return embed(self.encoder, inputs, cache=self.cache)
+            return embed(self.encoder, inputs, cache=cache or False)
         with torch.no_grad(), in_eval_mode(self.encoder):
             return torch.cat([self.encoder.encode(part) for part in torch.split(inputs, _TOGETHER)])
 
@@ -194,21 +194,18 @@ class Own(Features):
         return array / 255 if array.dtype == torch.uint8 else array.float()
 
 
-def features_for(
-    x: Any, encoder: str | Path | nn.Module | None, picture: PictureFormat | None, cache: Path | None
-) -> Features:
+def features_for(x: Any, encoder: str | Path | nn.Module | None, picture: PictureFormat | None) -> Features:
     """Return how examples like these become rows.
 
     Args:
         x: the examples of a fit.
         encoder: a name on the hub, a folder with a model, a module of one's own, or None for what needs none.
         picture: what a module of one's own expects of pictures.
-        cache: where embeddings are kept.
     """
     kind = kind_of(x)
     table = Table.of(x) if kind == "numbers" else None
     if isinstance(encoder, nn.Module):
-        return Own(encoder, picture, table, cache)
+        return Own(encoder, picture, table)
     if table is not None:
         if encoder is not None:
             raise ValueError(
@@ -217,30 +214,30 @@ def features_for(
             )
         return Numbers(table)
     if kind == "texts":
-        return sentence_features(encoder, cache)
-    return picture_features(encoder, cache)
+        return sentence_features(encoder)
+    return picture_features(encoder)
 
 
-def sentence_features(encoder: str | Path | None, cache: Path | None = None) -> Features:
+def sentence_features(encoder: str | Path | None) -> Features:
     """Return how texts become rows: by a sentence encoder, or where none is named or installed by their words."""
     from kshot.nets.pretrained import SentenceEncoder
 
     if encoder == MINILM:
-        return PretrainedTexts(MINILM, SentenceEncoder.minilm(), cache)
+        return PretrainedTexts(MINILM, SentenceEncoder.minilm())
     if encoder is not None:
-        return PretrainedTexts(str(encoder), SentenceEncoder.from_pretrained(encoder), cache)
+        return PretrainedTexts(str(encoder), SentenceEncoder.from_pretrained(encoder))
     try:
-        return sentence_features(MINILM, cache)
+        return sentence_features(MINILM)
     except ImportError:
         return Words()
 
 
-def picture_features(encoder: str | Path | None, cache: Path | None = None) -> Features:
+def picture_features(encoder: str | Path | None) -> Features:
     """Return how pictures become rows: by a picture encoder, or with a warning where none is named."""
     from kshot.nets.pretrained import PictureEncoder
 
     if encoder is not None:
-        return PretrainedPictures(str(encoder), PictureEncoder.from_pretrained(encoder), cache)
+        return PretrainedPictures(str(encoder), PictureEncoder.from_pretrained(encoder))
     warnings.warn(
         "pictures are compared as tiny pictures, since no encoder was named: pass encoder='facebook/dinov2-small', which is "
         "fetched once, a folder with such a model, or an encoder that kshot trained.",

@@ -32,11 +32,11 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         encoder = self.method if isinstance(self.method, Learner) else self.encoder
         if isinstance(self.method, Learner) and self.encoder is not None:
             raise ValueError("a learner as the method encodes for itself; leave encoder out.")
-        self.features_ = features_for(self._checked(x, reset=True), encoder, self.picture, self.cache)
+        self.features_ = features_for(self._checked(x, reset=True), encoder, self.picture)
 
-    def _embedded(self, x: Any) -> Tensor:
+    def _embedded(self, x: Any, cache: Path | None = None) -> Tensor:
         """Check examples and embed them, ``(n, d)`` float64."""
-        z = self.features_(self._checked(x, reset=False))
+        z = self.features_(self._checked(x, reset=False), cache)
         # A head's rounding should not depend on how many examples are asked at once; a learner has a type of its own.
         return z if isinstance(self.method, Learner) else z.flatten(1).double()
 

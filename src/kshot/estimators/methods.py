@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 from torch import nn
 
 from kshot.core import Learner
+from kshot.estimators.familiarity import squared_distances
 from kshot.learners.gradient import Ridge
 from kshot.learners.metric import Prototypical
 from kshot.learners.transfer import LinearProbe
@@ -29,11 +30,13 @@ def build_method(method: str | Learner, penalty: float = 1.0) -> Learner:
         case Learner():
             return method.eval()
         case "nearest-mean":
-            learner: Learner = Prototypical(nn.Identity())
+            learner: Learner = Prototypical(nn.Identity(), distance=squared_distances)
         case "ridge":
             learner = Ridge(nn.Identity(), penalty=penalty)
         case "linear-probe":
-            learner = LinearProbe(nn.Identity(), penalty=penalty)
+            learner = LinearProbe(
+                nn.Identity(), penalty=penalty, steps=15
+            )  # within some hundredths of the weights of 40
         case _:
             raise ValueError(f"method must be 'auto', one of {', '.join(CANDIDATES)}, or a learner; found {method!r}.")
     return learner.double().eval()

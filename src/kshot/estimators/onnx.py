@@ -13,7 +13,10 @@ from torch.utils._pytree import tree_map
 from kshot.atomic import atomic_file
 from kshot.core import Learner
 from kshot.estimators.classifier import FewShotClassifier
+from kshot.estimators.familiarity import squared_distances
 from kshot.estimators.features import Numbers, Own, PretrainedPictures, Thumbnails
+from kshot.learners.metric import Prototypical
+from kshot.learners.metric.distances import squared_euclidean
 
 __all__ = ["export_onnx"]
 
@@ -61,6 +64,8 @@ class _Whole(nn.Module):
         super().__init__()
         self.features, self.scale = model.features_, model.scale_
         self.learner = copy.deepcopy(model.learner_).float()
+        if isinstance(self.learner, Prototypical) and self.learner.distance is squared_distances:
+            self.learner.distance = squared_euclidean  # the same, of which ONNX knows every operation
         self.state = tree_map(lambda leaf: leaf.float(), model.state_)
         match model.features_:
             case Own(encoder) | PretrainedPictures(_, encoder):

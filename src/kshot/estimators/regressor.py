@@ -36,7 +36,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         encoder: as in ``FewShotClassifier``.
         method: ``ridge``, or a learner of regression.
         picture: what a module of one's own expects of pictures from files.
-        cache: a folder where embeddings are kept, so that they are computed once.
+        cache: a folder where the embeddings of examples are kept, so that the next fit on them has them at once.
 
     >>> line = FewShotRegressor().fit([[0.0], [1.0], [2.0], [3.0]], [1.0, 3.0, 5.0, 7.0])
     >>> line.predict([[4.0]]).round(1).tolist()
@@ -66,7 +66,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         """
         y = self._numbers(X, y)
         self._start(X)
-        self.support_, self.targets_ = self._embedded(X), y
+        self.support_, self.targets_ = self._embedded(X, self.cache), y
         return self._choose()._adapt()
 
     def partial_fit(self, X: Any, y: Any) -> "FewShotRegressor":  # noqa: N803
@@ -78,7 +78,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"expected targets of shape (n, *{tuple(self.targets_.shape[1:])}); found {tuple(y.shape)}."
             )
-        self.support_ = torch.cat([self.support_, self._embedded(X)])
+        self.support_ = torch.cat([self.support_, self._embedded(X, self.cache)])
         self.targets_ = torch.cat([self.targets_, y])
         return self._choose()._adapt()
 
