@@ -1,8 +1,8 @@
 """An alphabet of one's own: all characters of an Omniglot alphabet that no encoder has seen, from a few drawings of each.
 
 The estimator is fitted to one drawing of each character, or five, and asked for five others of each, by the nearest mean of
-what an encoder makes of them: one trained on other alphabets of Omniglot, one trained on glyphs, which are invented and drawn
-by a program, one with random weights, and none. Nothing is chosen here. The interval is over alphabets.
+what an encoder makes of them: one trained on other alphabets of Omniglot, one trained on glyphs, which a program invents and
+draws, one with random weights, and none. Nothing is chosen here. The interval is over alphabets.
 
     kshot train prototypical --data omniglot --every 500 --val-tasks 300 --minutes 30 --out runs/proto
     kshot train prototypical --data glyphs --every 500 --val-tasks 300 --minutes 10 --out runs/glyphs
@@ -63,7 +63,7 @@ def main() -> None:
     encoders: dict[str, tuple[Any, float]] = {"none: tiny pictures": (None, 0), "Conv4, random weights": (Conv4(1), 0)}
     for name, run in (("glyphs", options.glyphs), ("Omniglot's other alphabets", options.omniglot)):
         seconds = load_checkpoint(run / "last.safetensors")["position"]["seconds"]
-        encoders[f"Conv4, trained on {name}"] = encoder_of(str(run), own=False)[0], seconds
+        encoders[f"Conv4, trained on {name}"] = encoder_of(str(run))[0], seconds
     rows = []
     for name, (encoder, seconds) in encoders.items():
         for shots in (1, 5):
@@ -75,7 +75,7 @@ def main() -> None:
             rows.append(
                 {
                     "data": "omniglot",
-                    "protocol": f"all characters of an alphabet of the test split, {len(means)} alphabets, {DRAWS} draws each",
+                    "protocol": f"all characters of a test alphabet, {len(means)} alphabets, {DRAWS} draws of each",
                     "metric": "accuracy",
                     "value": statistics.fmean(means),
                     "ci95": float(half_width),

@@ -65,6 +65,7 @@ def test_pictures_from_a_folder(kshot: Kshot, drawings: Path, tmp_path: Path) ->
     assert "no such file" in kshot("predict", model, "gone.png").err
 
 
+@pytest.mark.filterwarnings("ignore:pictures are compared as tiny pictures")
 def test_an_encoder_or_a_whole_learner_of_a_run(kshot: Kshot, drawings: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     small = ("--filters", "8", "--val-tasks", "2", "--queries", "2", "--steps", "2", "--train-ways", "5")
@@ -79,7 +80,7 @@ def test_an_encoder_or_a_whole_learner_of_a_run(kshot: Kshot, drawings: Path, tm
         added = kshot("add", model, "--label", "new", drawings / "letter0" / "1.png")
         assert "new: 1 examples; 4 classes" in added.out, added.err
     ran = kshot("fit", drawings, "--method", "own", "--out", tmp_path / "other")
-    assert "--encoder RUN" in ran.err
+    assert "one of nearest-mean, ridge, linear-probe for tiny pictures" in ran.err
     assert not (tmp_path / "other").exists()
 
 

@@ -179,7 +179,7 @@ def test_a_learner_adapts_as_the_method() -> None:
     chosen = data.labels < 3
     x, y = data.x[chosen][:30], data.labels[chosen][:30].numpy()
     learner = learned()
-    model = FewShotClassifier(method=learner).fit(x, y)
+    model = FewShotClassifier(learner, "own").fit(x, y)
     with torch.no_grad():
         z = learner.encode(x / 255)
     numbers = np.unique(y, return_inverse=True)[1]
@@ -187,8 +187,33 @@ def test_a_learner_adapts_as_the_method() -> None:
     expected = learner.predict(state, z).argmax(1).numpy()
     assert (np.searchsorted(model.classes_, model.predict(x)) == expected).all()
     net = torch.nn.Sequential(Conv4(1, 8, norm=group_norm), torch.nn.Linear(8, len(set(y.tolist()))))
-    adapted = FewShotClassifier(method=MAML(net, 0.1)).fit(x, y)
+    adapted = FewShotClassifier(MAML(net, 0.1), "own").fit(x, y)
     assert adapted.predict_proba(x).shape == (len(x), len(adapted.classes_))
+
+
+def test_auto_compares_heads_fine_tuning_and_the_learner_itself(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 30)
+    x = np.stack([rng.normal(size=60), 3 * y + rng.normal(size=60) / 2], 1).astype(np.float32)
+    torch.manual_seed(0)
+    net = torch.nn.Linear(2, 4)
+    torch.nn.init.zeros_(net.weight[:, 1])  # it does not look at the column that tells the classes apart
+    model = FewShotClassifier(net, "auto").fit(x, y)
+    assert set(model.choice_.accuracies) == {"nearest-mean", "ridge", "linear-probe", "fine-tune-last", "fine-tune"}
+    assert model.method_.startswith("fine-tune")
+    assert model.score(x, y) > 0.9 > 0.7 > model.choice_.accuracies["ridge"]
+    model.save(tmp_path)
+    loaded = FewShotClassifier.load(tmp_path, torch.nn.Linear(2, 4))
+    assert (loaded.predict_proba(x) == model.predict_proba(x)).all()
+    assert set(FewShotClassifier(Prototypical(net), "auto").fit(x, y).choice_.accuracies) >= {"own", "fine-tune"}
+    learner = MAML(torch.nn.Linear(2, 2), 0.1)
+    heads = {"nearest-mean", "ridge", "linear-probe"}  # of what MAML sees: its encoder is the identity
+    assert set(FewShotClassifier(learner, "auto").fit(x, y).choice_.accuracies) == {*heads, "own"}
+    with pytest.raises(ValueError, match="linear-probe, own for MAML; found 'fine-tune'"):
+        FewShotClassifier(learner, "fine-tune").fit(x, y)
+    with pytest.raises(ValueError, match="a threshold needs embeddings that stay"):
+        FewShotClassifier(net, "fine-tune", threshold=0.1).fit(x, y)
+    assert "fine-tune" not in FewShotClassifier(net, "auto", threshold=0.1).fit(x, y).choice_.accuracies
 
 
 SCRIPT = """
@@ -242,7 +267,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
         ([*TEXTS, TEXTS[0]], [*INTENTS, "password"], "stands in two classes.*where is my card"),
         (["", "a text"], ["a", "b"], "1 texts are empty, first at positions \\[0\\]"),
         ([[0.0, np.nan], [1.0, 2.0]], ["a", "b"], "NaN"),
-        (np.full((2, 8, 8), 3.0), ["a", "b"], "floats from 0 to 1; 2 of 2"),
+        (np.arange(3.0, 5.0)[:, None, None].repeat(8, 1).repeat(8, 2), ["a", "b"], "floats from 0 to 1; 2 of 2"),
         (["missing.png", "gone.png"], ["a", "b"], "missing.png"),
         (TEXTS, INTENTS[:3], "inconsistent numbers of samples"),
     ],

@@ -28,7 +28,7 @@ def test_onnxruntime_answers_the_same_for_any_number_of_examples(method: str, tm
         case "numbers":
             model = FewShotClassifier()
         case "learner":
-            model = FewShotClassifier(method=Ridge(encoder))
+            model = FewShotClassifier(Ridge(encoder), "own")
         case _:
             model = FewShotClassifier(encoder, method)
     model.fit(x, y)

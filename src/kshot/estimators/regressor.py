@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kshot.core import Batch, Learner
 from kshot.estimators.fitted import FewShotEstimator
 from kshot.estimators.held_out import folds_of, held_out_predictions
+from kshot.estimators.methods import build_method, features_of
 from kshot.estimators.pictures import PictureFormat
 from kshot.estimators.storage import load_estimator, save_estimator
 from kshot.learners.gradient import Ridge
@@ -34,7 +35,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
 
     Args:
         encoder: as in ``FewShotClassifier``.
-        method: ``ridge``, or a learner of regression.
+        method: ``ridge``, or ``own``, where the encoder is a learner of regression.
         picture: what a module of one's own expects of pictures from files.
         cache: a folder where the embeddings of examples are kept, so that the next fit on them has them at once.
 
@@ -51,7 +52,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
     def __init__(
         self,
         encoder: str | Path | nn.Module | None = None,
-        method: Literal["ridge"] | Learner = "ridge",
+        method: Literal["ridge", "own"] = "ridge",
         *,
         picture: PictureFormat | None = None,
         cache: Path | None = None,
@@ -65,7 +66,10 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
             ValueError: a target is not a finite number, or an example is no whole picture, an empty text or NaN.
         """
         y = self._numbers(X, y)
+        if self.method not in ("ridge", "own"):
+            raise ValueError(f"method must be 'ridge', or 'own' for a learner of regression; found {self.method!r}.")
         self._start(X)
+        self.features_ = features_of(self.features_, self.method)
         self.support_, self.targets_ = self._embedded(X, self.cache), y
         return self._choose()._adapt()
 
@@ -115,7 +119,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation of the targets; a learner takes them as they are."""
-        if isinstance(self.method, Learner):
+        if self.method == "own":
             return torch.tensor(0.0), torch.tensor(1.0)
         rows = self.targets_.reshape(len(self.targets_), -1)
         deviation = rows.std(0, correction=0)
@@ -129,7 +133,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         """Take the penalty with the least error on held-out examples."""
         self.penalty_ = 1.0
         rows = self._rows()
-        if not isinstance(self.method, Learner) and len(rows) > 1:
+        if self.method != "own" and len(rows) > 1:
             fold = folds_of(torch.zeros(len(rows), dtype=torch.int64))
             errors = {
                 penalty: (held_out_predictions(_ridge(penalty), self.support_, rows, fold) - rows)
@@ -142,12 +146,8 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         return self
 
     def _adapt(self) -> "FewShotRegressor":
-        if isinstance(self.method, Learner):
-            self.learner_ = self.method.eval()
-        elif self.method == "ridge":
-            self.learner_ = _ridge(self.penalty_)
-        else:
-            raise ValueError(f"method must be 'ridge' or a learner of regression; found {self.method!r}.")
+        own = self.method == "own"
+        self.learner_ = build_method("own", self.penalty_, self.features_) if own else _ridge(self.penalty_)
         with torch.no_grad():
             self.state_ = self.learner_.adapt(Batch(self.support_, self._rows().to(self.support_.dtype)))
         return self

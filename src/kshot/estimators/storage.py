@@ -21,6 +21,7 @@ from kshot.estimators.features import (
     sentence_features,
 )
 from kshot.estimators.fitted import FewShotEstimator
+from kshot.estimators.methods import body_of
 from kshot.estimators.pictures import PictureFormat
 from kshot.estimators.tables import Table
 
@@ -34,7 +35,7 @@ def save_estimator(model: FewShotEstimator, folder: Path, told: dict[str, Any]) 
     """Write what both estimators keep, and what one of them tells beside."""
     content = {
         "estimator": type(model).__name__,
-        "method": "learner" if isinstance(model.method, Learner) else model.method,
+        "method": model.method,
         "features": _record(model.features_),
         "support": model.support_,
         "columns": {name: getattr(model, name) for name in ("n_features_in_",) if hasattr(model, name)},
@@ -57,10 +58,7 @@ def load_estimator(kind: type[Estimator], folder: Path, module: nn.Module | None
         )
     features = _features(content["features"], module, folder)
     model = kind()
-    if content["method"] == "learner":
-        model.method = module
-    else:
-        model.method, model.encoder = content["method"], getattr(features, "source", module)
+    model.method, model.encoder = content["method"], getattr(features, "source", module)
     model.features_, model.support_ = features, content["support"]
     for name, value in content["columns"].items():
         setattr(model, name, value)
@@ -87,10 +85,11 @@ def _record(features: Features) -> dict[str, Any]:
             return {"is": "texts", "source": source}
         case PretrainedPictures(source):
             return {"is": "pictures", "source": source}
-        case Own(encoder, picture, table):
+        case Own(encoder, picture, table, as_it_is):
             tables = None if table is None else asdict(table)
             pictures = None if picture is None else asdict(picture)
-            return {"is": "own", "picture": pictures, "table": tables, "weights": encoder.state_dict()}
+            told = {"as_it_is": as_it_is, "whole": isinstance(encoder, Learner)}
+            return {"is": "own", "picture": pictures, "table": tables, "weights": encoder.state_dict(), **told}
     raise TypeError(f"no record for {type(features).__name__}")
 
 
@@ -110,10 +109,11 @@ def _features(record: dict[str, Any], module: nn.Module | None, folder: Path) ->
         raise ValueError(
             f"the model in {folder} was fitted with a module of your own: pass one of the same build, load(path, module)."
         )
+    module = module if record["whole"] else body_of(module) or module
     try:
         module.load_state_dict(record["weights"])
     except RuntimeError as error:
         raise ValueError(f"the module does not fit the weights in {folder}: {error}") from error
     picture = None if record["picture"] is None else PictureFormat(**record["picture"])
     table = None if record["table"] is None else Table(**record["table"])
-    return Own(module, picture, table)
+    return Own(module, picture, table, record["as_it_is"])

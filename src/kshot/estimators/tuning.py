@@ -8,7 +8,7 @@ from sklearn.base import clone
 from kshot.core import one_hot
 from kshot.estimators.classifier import FewShotClassifier
 from kshot.estimators.held_out import fitted_scale, folds_of, held_out_predictions
-from kshot.estimators.methods import CANDIDATES, build_method
+from kshot.estimators.methods import HEADS, build_method
 
 __all__ = ["tune"]
 
@@ -40,9 +40,9 @@ def tune(model: FewShotClassifier, X: Any, y: Any, trials: int = 30, seed: int =
     rows, truth = one_hot(labels, len(chosen.classes_)).to(z.dtype), labels[fold >= 0]
 
     def surprise(trial: "optuna.Trial") -> float:
-        method = trial.suggest_categorical("method", CANDIDATES)
+        method = trial.suggest_categorical("method", HEADS)
         penalty = 1.0 if method == "nearest-mean" else trial.suggest_float("penalty", 1e-4, 1e4, log=True)
-        logits = held_out_predictions(build_method(method, penalty), z, rows, fold)
+        logits = held_out_predictions(build_method(method, penalty, chosen.features_), z, rows, fold)
         return torch.nn.functional.cross_entropy(fitted_scale(logits, truth) * logits, truth).item()
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
