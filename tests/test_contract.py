@@ -41,17 +41,20 @@ from kshot.learners.metric import (
     distances,
 )
 from kshot.learners.metric.siamese import contrastive, n_pair, triplet
+from kshot.learners.transfer import Classifier, Contrastive, FineTune, LinearProbe, MultiTask
 from kshot.losses import bits, mean_squared_error
 from kshot.nets.cells import LSTM
 from kshot.nets.context import FiLM, WithContext
 from kshot.nets.conv import Conv4
 from kshot.nets.features import CentreAndNormalise, CosineClassifier
 from kshot.nets.mlp import MLP
+from kshot.nets.multi_task import TaskConditioned, TaskHeads
 from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsNorm, group_norm
 from kshot.nets.resnet import ResNet12
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.functions import GaussianProcesses
 from kshot.tasks.labelled import LabelledData
+from kshot.tasks.numbered import NumberedTasks
 from kshot.tasks.sequences import Copy
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
@@ -350,6 +353,40 @@ LEARNERS: dict[str, Callable[[], Row]] = {
         stories(),
         None,
     ),
+    "linear probe": lambda: (LinearProbe(Conv4(1, 4), steps=15), pictures(), None),
+    "linear probe, fewer features than examples": lambda: (LinearProbe(embed(), steps=8), rows(unlabelled=1), None),
+    "linear probe, sinusoid": lambda: (LinearProbe(MLP(1, 8, 3), mean_squared_error), Sinusoids(5, 4), None),
+    "fine-tuning, all": lambda: (FineTune(warmed(Conv4(1, 4)), 0.1, 3), pictures(), None),
+    "fine-tuning, head": lambda: (FineTune(warmed(Conv4(1, 4)), 0.1, 3, "head"), pictures(), None),
+    "fine-tuning, last block, warm-up, class means": lambda: (
+        FineTune(embed(), 0.1, 3, 1, depth_decay=0.4, warm_up=2, head="mean", rule=adam()),
+        rows(),
+        None,
+    ),
+    "fine-tuning, support statistics": lambda: (
+        FineTune(Conv4(1, 4, norm=SupportStatisticsNorm), 0.1, 2),
+        pictures(),
+        None,
+    ),
+    "fine-tuning, head, batch statistics": lambda: (
+        FineTune(Conv4(1, 4, norm=BatchStatisticsNorm), 0.1, 2, "head"),
+        pictures(),
+        None,
+    ),
+    "fine-tuning, sinusoid": lambda: (FineTune(MLP(1, 8, 3), 0.02, 3, loss=mean_squared_error), Sinusoids(5, 4), None),
+    "classifier": lambda: (Classifier(Prototypical(Conv4(1, 4)), CosineClassifier(4, 3)), pictures(), None),
+    "contrastive": lambda: (Contrastive(Prototypical(embed()), MLP(4, 5, 3)), rows(), None),
+    "multi-task, heads": lambda: (
+        MultiTask(TaskHeads(embed(), 4, 3, 3)),
+        NumberedTasks(rows(), 3),
+        None,
+    ),
+    "multi-task, told the task": lambda: (
+        MultiTask(TaskConditioned(MLP(1 + 2, 8, 1), 3, 2), mean_squared_error),
+        NumberedTasks(Sinusoids(5, 4), 3),
+        None,
+    ),
+    "multi-task, all tasks as one": lambda: (MultiTask(MLP(6, 8, 3)), rows(), None),
     "maml, sinusoid": lambda: (MAML(MLP(1, 8, 8, 1), 0.05, 2, loss=mean_squared_error), Sinusoids(5, 4), None),
 }
 

@@ -185,6 +185,7 @@ _OWN = (
     "inference",
     "inner steps",
     "inner optimizer",
+    "adapts",
     "members",
 )  # what a stamp says of the learner rather than of the tasks
 

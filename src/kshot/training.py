@@ -90,6 +90,7 @@ def train(
     device: torch.device | str | None = None,
     seed: int = 0,
     watch: Watch | None = None,
+    gradient: Callable[[Tasks], Tensor] | None = None,
 ) -> Trained:
     """Meta-train a learner until a budget is used up, validation stops improving, or Ctrl-C.
 
@@ -115,6 +116,8 @@ def train(
         device: where the learner is.
         seed: of randomness inside training steps, such as dropout.
         watch: called after every step; see ``kshot.progress``.
+        gradient: adds to ``.grad`` of the learner's parameters and returns the loss of some tasks; by default the
+            meta-gradient, by ``chunk_size`` and ``compiled``.
 
     Raises:
         ValueError: there is no budget, ``every`` or ``tasks_per_step`` is below 1, or ``out`` holds a run and
@@ -126,7 +129,7 @@ def train(
     if every < 1 or tasks_per_step < 1:
         raise ValueError(f"every and tasks_per_step must be at least 1; found {every} and {tasks_per_step}.")
     optimizer = torch.optim.Adam(learner.parameters(), 1e-3) if optimizer is None else optimizer
-    gradient = MetaGradient(learner, chunk_size, compiled)
+    gradient = MetaGradient(learner, chunk_size, compiled) if gradient is None else gradient
     run = _Run(learner, optimizer, scheduler, None if out is None else RunFolder(out, resume))
     learner.train()
     with _interruption() as interrupted, torch.random.fork_rng():
@@ -196,7 +199,7 @@ class _Run:
         self,
         tasks: TaskSource,
         tasks_per_step: int,
-        gradient: MetaGradient,
+        gradient: Callable[[Tasks], Tensor],
         device: torch.device | str | None,
         seed: int,
     ) -> float:

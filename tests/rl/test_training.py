@@ -104,5 +104,5 @@ def test_a_curve_is_the_same_by_seed_and_says_what_it_measured() -> None:
     other = adaptation_curve(learner().inner, Navigation2D(5), tasks=3, trajectories=2, seed=5)
     assert all(torch.equal(a.scores, b.scores) for a, b in zip(one, same, strict=True))
     assert not torch.equal(one[0].scores, other[0].scores)
-    assert one[2].stamp["steps"] == "2 of 0.1, 0.05"
+    assert one[2].stamp["inner steps"] == "2 of 0.1, 0.05"
     assert one[2].stamp["task seed"] == "2"

@@ -88,5 +88,5 @@ def adaptation_curve(
 
 def _evaluation(returns: Tensor, stamp: Mapping[str, str], steps: int, rates: Sequence[float]) -> Evaluation:
     sizes = ", ".join(f"{lr:g}" for lr in rates[:steps])
-    told = {"steps": f"{steps}" + (f" of {sizes}" if steps else "")}
+    told = {"inner steps": f"{steps}" + (f" of {sizes}" if steps else "")}
     return Evaluation("return", True, returns.mean(-1).double(), {**stamp, **told})

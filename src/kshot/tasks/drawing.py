@@ -31,6 +31,7 @@ class Stream(IntEnum):
     PROPORTIONS = 8
     AUGMENT_SUPPORT = 9
     AUGMENT_QUERY = 10
+    EPOCH = 11
 
 
 class Drawer:
@@ -149,11 +150,12 @@ class Drawer:
             labels: ``(n,)`` positions of their classes in the task, -1 for an unlabelled example.
         """
         shuffled = random_keys(self.seed, order, items, len(labels)).argsort(1)
-        x = self._pictures(np.take_along_axis(rows, shuffled, 1), np.take_along_axis(turns, shuffled, 1))
+        x = self.examples(np.take_along_axis(rows, shuffled, 1), np.take_along_axis(turns, shuffled, 1))
         y = torch.from_numpy(labels[shuffled][..., None] == np.arange(ways)).to(x.device, x.dtype)
         return Batch(x, y)
 
-    def _pictures(self, rows: NDArray[np.int64], turns: NDArray[np.int64]) -> Tensor:
+    def examples(self, rows: NDArray[np.int64], turns: NDArray[np.int64]) -> Tensor:
+        """Return the examples of these rows, ``(t, n, *features)``, turned, and bytes as floats in 0..1."""
         x = self._take(self.data.x, rows) if self.data.rotations == "none" else self._take_turned(rows, turns)
         x = x.reshape(*rows.shape, *x.shape[1:])
         return x.to(torch.get_default_dtype()).div_(255) if x.dtype == torch.uint8 else x
