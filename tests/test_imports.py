@@ -40,11 +40,7 @@ TIERS = [
         "audit",
         "memory_estimate",
     },
-<<<<<<< HEAD
-    {"report", "rl"},
-=======
-    {"report", "estimators"},
->>>>>>> main
+    {"report", "estimators", "rl"},
     {"cli"},
 ]
 SIBLINGS_APART = [("nets", "learners"), ("tasks", "learners"), ("nets", "tasks"), ("contract", "learners")]
