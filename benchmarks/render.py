@@ -186,6 +186,22 @@ def navigation() -> str:
     return markdown(("policy", "before", "1 step", "2 steps", "3 steps", "training"), rows)
 
 
+def bandits() -> str:
+    """Return the total reward in bandits, beside the published one."""
+    measured = grouped(latest("bandits", "learner", "pulls", "arms"), "pulls", "arms")
+    names = ("RL²", "Gittins' index", "Thompson's sampling", "random")
+    rows = []
+    for (pulls, arms), found in measured.items():
+        by = {row["learner"]: row for row in found}
+        told = [
+            f"{by[name]['value']:.2f} ± {by[name]['ci95']:.2f}"
+            + (f" ({by[name]['published']:g})" if by[name]["published"] else "")
+            for name in names
+        ]
+        rows.append((f"{pulls} pulls, {arms} arms", *told, f"{by['RL²']['seconds'] / 60:.0f} min"))
+    return markdown(("bandit", *names, "training of RL²"), rows)
+
+
 def last_runs() -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each workload's last run: what was timed in turns belongs together."""
     workloads: dict[str, list[dict[str, Any]]] = {}
@@ -272,6 +288,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "few-examples": few_examples,
     "alphabets": alphabets,
     "navigation": navigation,
+    "bandits": bandits,
     "speed": speed,
     "speed-all": speed_all,
     "memory": memory,
