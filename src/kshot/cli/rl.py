@@ -1,6 +1,7 @@
 """``kshot rl train``, ``resume`` and ``eval``."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,7 +10,15 @@ from rich.console import Console
 
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint, write_atomically
-from kshot.cli.rl_options import MAMLPolicyOptions, PolicyOptions, PretrainedPolicyOptions, RLEval, RLResume, RLTrain
+from kshot.cli.rl_options import (
+    EnvironmentName,
+    MAMLPolicyOptions,
+    PolicyOptions,
+    PretrainedPolicyOptions,
+    RLEval,
+    RLResume,
+    RLTrain,
+)
 from kshot.cli.run_config import versions
 from kshot.progress import show_progress
 from kshot.rl.environments.bandit import Bandit
@@ -91,11 +100,25 @@ def _evaluate(command: RLEval) -> None:
 
 def _built(options: PolicyOptions) -> tuple[MAMLTRPO, Environment]:
     torch.manual_seed(options.seed)
-    environment = {"navigation2d": Navigation2D, "bandit": Bandit, "tabular-mdp": TabularMDP}[options.env]()
+    environment = _environment(options.env)
     policy = policy_for(environment, options.hidden)
     if isinstance(options, MAMLPolicyOptions):
         return MAMLTRPO(policy, options.inner_lr, first_order=options.first_order, radius=options.radius), environment
     return MAMLTRPO(policy, radius=options.radius), environment
+
+
+def _environment(name: EnvironmentName) -> Environment:
+    match name:
+        case "navigation2d":
+            return Navigation2D()
+        case "bandit":
+            return Bandit()
+        case "tabular-mdp":
+            return TabularMDP()
+    from kshot.rl.environments.half_cheetah import HalfCheetahDir, HalfCheetahVel
+
+    threads = os.cpu_count() or 1
+    return HalfCheetahDir(threads=threads) if name == "half-cheetah-dir" else HalfCheetahVel(threads=threads)
 
 
 def _name(options: PolicyOptions) -> str:

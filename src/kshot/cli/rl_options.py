@@ -8,7 +8,7 @@ from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
 __all__ = ["RL", "MAMLPolicyOptions", "PolicyOptions", "PretrainedPolicyOptions", "RLEval", "RLResume", "RLTrain"]
 
-EnvironmentName: TypeAlias = Literal["navigation2d", "bandit", "tabular-mdp"]
+EnvironmentName: TypeAlias = Literal["navigation2d", "bandit", "tabular-mdp", "half-cheetah-dir", "half-cheetah-vel"]
 
 
 @dataclass(frozen=True)
