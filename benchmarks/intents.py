@@ -49,9 +49,9 @@ FLOOR = "TF-IDF, nearest mean"
 
 def tf_idf(texts: Texts, number: int) -> LabelledData:
     """Return the test intents of a split as vectors of words."""
-    position = texts.with_vectors(torch.arange(len(texts.texts))[:, None])
+    position = texts.with_vectors(torch.arange(len(texts.texts), dtype=torch.float64)[:, None])
     parts = protaugment_split(position, number)
-    train, test = ([texts.texts[i] for i in part.x[:, 0].tolist()] for part in (parts.train, parts.test))
+    train, test = ([texts.texts[i] for i in part.x[:, 0].long().tolist()] for part in (parts.train, parts.test))
     words = TfidfVectorizer().fit(train).transform(test).toarray()
     return LabelledData(torch.from_numpy(words).float(), parts.test.labels, parts.test.classes, stamp=parts.test.stamp)
 
