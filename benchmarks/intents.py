@@ -43,7 +43,7 @@ from rows import result_row, write_rows
 from train_once import train_to_best
 
 PENALTIES = (0.01, 0.1, 1.0, 10.0)
-QUERIES, STEPS, DRAWS = 5, 1000, 8
+QUERIES, STEPS, DRAWS = 5, 300, 8
 FLOOR = "TF-IDF, nearest mean"
 
 
@@ -67,14 +67,15 @@ def meta_trained(data: Splits, shots: int, out: Path) -> Learner:
     torch.manual_seed(0)
     features = data.train.x.shape[1]
     linear = nn.Linear(features, features)
-    nn.init.eye_(linear.weight).mul_(4)  # a temperature that lets the softmax see distances of at most 2
+    nn.init.eye_(linear.weight)
+    linear.weight.data *= 4  # a temperature that lets the softmax see distances of at most 2
     nn.init.zeros_(linear.bias)
     learner = Prototypical(linear)
     optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
     tasks = Episodes(data.train, 20, shots, QUERIES, seed=1000)
     validation = Episodes(data.val, 5, shots, QUERIES, length=300, seed=1)
     train_to_best(
-        learner, tasks, out, steps=STEPS, tasks_per_step=1, optimizer=optimizer, validation=validation, every=100
+        learner, tasks, out, steps=STEPS, tasks_per_step=1, optimizer=optimizer, validation=validation, every=50
     )
     return learner.eval()
 

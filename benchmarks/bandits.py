@@ -1,0 +1,137 @@
+"""Bandits: a recurrent policy that learns to learn (RL²), beside what is known to be good at them.
+
+Duan et al. 2016, "RL²: Fast reinforcement learning via slow reinforcement learning", table 1. Arms pay one with a chance of
+their own, uniform in [0, 1]; the total of n pulls of k arms. The policy is trained by PPO on bandits drawn anew for every
+step. Gittins' index is computed here for a Beta(1, 1) prior and a discount of 0.99, Thompson's sampling draws from the
+posterior; both meet the same test bandits. Intervals are over bandits.
+
+    python benchmarks/bandits.py --pulls 10 --arms 5 --minutes 10
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kshot.allocator import keep_freed_memory
+from kshot.evaluation import Evaluation, compare
+from kshot.progress import show_progress
+from kshot.rl.environments.bandit import Bandit
+from kshot.rl.ppo import PPO
+from kshot.rl.recurrent_policy import RecurrentPolicy
+from kshot.rl.trials import collect_trials
+from kshot.training import Report
+from rows import result_row, write_rows
+
+PUBLISHED = {  # of Gittins' index, random choice and RL²
+    (10, 5): (6.6, 5.0, 6.7),
+    (100, 5): (78.3, 49.9, 78.7),
+    (100, 10): (82.8, 49.9, 83.5),
+}
+DISCOUNT, DEPTH, GRID = 0.99, 300, 500
+GITTINS = "Gittins' index"
+TRIALS, LR, TEST = 1000, 2e-3, 4000
+Rule = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # of (n, k) wins and losses, returns scores of arms
+
+
+def gittins_index(pulls: int) -> Tensor:
+    """Return the index for each number of wins and losses, ``(pulls + 1, pulls + 1)``.
+
+    It is the sure payment for ever that is worth as much as the arm, by backward induction over a grid of payments.
+    """
+    sure = torch.linspace(0, 1, GRID, dtype=torch.float64) / (1 - DISCOUNT)
+    index = torch.zeros(pulls + 1, pulls + 1, dtype=torch.float64)
+    last = pulls + DEPTH
+    wins = torch.arange(last + 1, dtype=torch.float64)
+    value = torch.maximum(sure, ((wins + 1) / (last + 2) / (1 - DISCOUNT))[:, None])  # then the mean is all but known
+    for tried in reversed(range(last)):
+        mean = ((torch.arange(tried + 1, dtype=torch.float64) + 1) / (tried + 2))[:, None]
+        go_on = mean + DISCOUNT * (mean * value[1 : tried + 2] + (1 - mean) * value[: tried + 1])
+        if tried <= pulls:
+            worth = (go_on >= sure).sum(1) - 1  # the largest payment for which to go on is as good
+            index[torch.arange(tried + 1), tried - torch.arange(tried + 1)] = worth.clamp_min(0).double() / (GRID - 1)
+        value = torch.maximum(sure, go_on)
+    return index
+
+
+def play(rule: Rule, chances: Tensor, pulls: int, seed: int) -> Tensor:
+    """Return what a rule earns in each bandit."""
+    generator = torch.Generator().manual_seed(seed)
+    wins, losses = torch.zeros_like(chances), torch.zeros_like(chances)
+    for _ in range(pulls):
+        scores = rule(wins, losses, generator)
+        noise = torch.rand(scores.shape, generator=generator) * 1e-6  # ties are broken at random
+        arm = (scores + noise).argmax(1, keepdim=True)
+        paid = (torch.rand(arm.shape, generator=generator) < chances.gather(1, arm)).to(wins)
+        wins.scatter_add_(1, arm, paid)
+        losses.scatter_add_(1, arm, 1 - paid)
+    return wins.sum(1)
+
+
+def thompson(wins: Tensor, losses: Tensor, generator: torch.Generator) -> Tensor:
+    random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+    return torch.from_numpy(random.beta(1 + wins.numpy(), 1 + losses.numpy())).float()
+
+
+def trained(env: Bandit, minutes: float, seed: int) -> tuple[RecurrentPolicy, int]:
+    """Train for so many minutes; the last weights count."""
+    torch.manual_seed(seed)
+    policy = RecurrentPolicy(env.features, env.actions)
+    optimizer = torch.optim.Adam(policy.parameters(), LR)
+    ppo, generator, start, step = PPO(policy, optimizer), torch.Generator().manual_seed(seed), time.monotonic(), 0
+    with show_progress("RL²") as watch:
+        while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
+            for group in optimizer.param_groups:
+                group["lr"] = LR * (1 - progress)
+            tasks = env.draw_tasks(1000 + seed, np.arange(step * TRIALS, (step + 1) * TRIALS))
+            trials = collect_trials(env, policy, tasks, 1, generator)
+            ppo.update(trials, generator)
+            step += 1
+            paid = -trials.returns().mean().item()
+            watch(Report(step, paid, time.monotonic() - start, min(1.0, progress), step * TRIALS))
+    return policy, step
+
+
+def main() -> None:
+    """Train, judge, and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pulls", type=int, default=10)
+    parser.add_argument("--arms", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    env = Bandit(options.arms, options.pulls)
+    policy, steps = trained(env, options.minutes, options.seed)
+    tasks = env.draw_tasks(2, np.arange(TEST))
+    index = gittins_index(options.pulls).float()
+    rules: dict[str, Rule] = {
+        GITTINS: lambda wins, losses, _: index[wins.long(), losses.long()],
+        "random": lambda wins, _, __: torch.zeros_like(wins),
+        "Thompson's sampling": thompson,
+    }
+    earned = {name: play(rule, tasks["chances"], options.pulls, seed=3) for name, rule in rules.items()}
+    earned["RL²"] = collect_trials(env, policy, tasks, 1, torch.Generator().manual_seed(3)).returns()
+    stamp = {**env.stamp, "task seed": "2"}
+    results = {name: Evaluation("return", True, paid.double(), stamp) for name, paid in earned.items()}
+    published = dict(
+        zip((GITTINS, "random", "RL²"), PUBLISHED.get((env.horizon, env.actions), (None,) * 3), strict=True)
+    )
+    rows = []
+    for name, result in results.items():
+        print(f"{name}: {result}")
+        spent = (
+            {"seconds": round(60 * options.minutes), "steps": steps} if name == "RL²" else {"seconds": 0, "steps": 0}
+        )
+        told = {"learner": name, "arms": env.actions, "pulls": env.horizon, "published": published.get(name)}
+        rows.append(result_row(result, **told, seed=options.seed, **spent))
+    print(f"RL² less Gittins' index: {compare(results['RL²'], results[GITTINS])}")
+    write_rows("bandits", rows)
+
+
+if __name__ == "__main__":
+    main()
