@@ -13,6 +13,7 @@ from typing import Any
 from memory_tables import neural_process, recurrent, sequence_speed, sequences, stories
 from rows import read_rows
 from tables import grouped, latest, markdown, percent
+from text_tables import intents, series, series_sets, strangers
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -289,6 +290,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "alphabets": alphabets,
     "navigation": navigation,
     "bandits": bandits,
+    "intents-clinc150": lambda: intents("clinc150"),
+    "intents-banking77": lambda: intents("banking77"),
+    "strangers": strangers,
+    "series": series,
+    "series-sets": series_sets,
     "speed": speed,
     "speed-all": speed_all,
     "memory": memory,

@@ -22,7 +22,7 @@ from kshot.core import Inputs
 from kshot.nets.pretrained import PretrainedEncoder, SentenceEncoder
 from kshot.tasks.cache import data_folder
 
-__all__ = ["embed"]
+__all__ = ["embed", "weights_digest"]
 
 logger = logging.getLogger("kshot")
 _LONG = 4  # batches from which on a terminal shows a bar
@@ -143,6 +143,21 @@ def _evaluating(encoder: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def weights_digest(encoder: nn.Module) -> str:
+    """Return the sha256 of an encoder's weights and buffers, their names, types and shapes included.
+
+    >>> layer = nn.Linear(3, 2)
+    >>> before = weights_digest(layer)
+    >>> _ = nn.init.ones_(layer.bias)
+    >>> weights_digest(layer) == before
+    False
+    """
+    digest = hashlib.sha256()
+    for name, tensor in encoder.state_dict().items():
+        _add(digest, name, tensor)
+    return digest.hexdigest()
+
+
 def _digest(encoder: nn.Module, x: Any) -> str:
     """Return the sha256 of an encoder and of examples."""
     digest = hashlib.sha256(repr(encoder).encode())
@@ -151,8 +166,12 @@ def _digest(encoder: nn.Module, x: Any) -> str:
     named = x if isinstance(x, Mapping) else {"x": x}
     for name, content in [*encoder.state_dict().items(), *named.items()]:
         if isinstance(content, Tensor):
-            digest.update(f"{name} {content.dtype} {tuple(content.shape)} ".encode())
-            digest.update(content.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            _add(digest, name, content)
         else:
             digest.update(json.dumps(list(content)).encode())
     return digest.hexdigest()
+
+
+def _add(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -252,6 +253,42 @@ def test_a_module_of_ones_own_is_saved_with_its_weights(tmp_path: Path) -> None:
         FewShotClassifier.load(tmp_path / "model", Conv4(1, 8))
     loaded = FewShotClassifier.load(tmp_path / "model", learned().encoder)
     assert (loaded.predict_proba(x) == model.predict_proba(x)).all()
+
+
+@pytest.mark.parametrize("kind", ["texts", "pictures"])
+def test_a_named_encoder_with_other_weights_is_refused(kind: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    encoder, model = tmp_path / "encoder", tmp_path / "model"
+    if kind == "texts":
+        encoder.mkdir()
+        words = [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+            *sorted({word for text in TEXTS for word in text.split()}),
+        ]
+        (encoder / "vocab.txt").write_text("\n".join(words))
+        transformers.BertTokenizer(str(encoder / "vocab.txt")).save_pretrained(encoder)
+        net = transformers.BertModel(transformers.BertConfig(vocab_size=len(words), **sizes), add_pooling_layer=False)
+        x: Any = TEXTS
+    else:
+        config = transformers.ViTConfig(image_size=32, patch_size=8, **sizes)
+        net = transformers.ViTModel(config, add_pooling_layer=False)
+        transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(encoder)
+        x = torch.rand(4, 3, 32, 32).numpy()
+    net.save_pretrained(encoder)
+    fitted = FewShotClassifier(encoder).fit(x, INTENTS)
+    fitted.save(model)
+    assert (FewShotClassifier.load(model).predict_proba(x) == fitted.predict_proba(x)).all()
+    with torch.no_grad():
+        next(net.parameters())[0, 0] += 1e-3
+    net.save_pretrained(encoder)
+    with pytest.raises(ValueError, match=r"fitted with weights of .*encoder whose sha256 is \w+…; found others"):
+        FewShotClassifier.load(model)
 
 
 def test_a_damaged_model_is_refused(tmp_path: Path) -> None:

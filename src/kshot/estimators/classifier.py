@@ -235,7 +235,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             module: built like the module that was the encoder, whose weights are then read too.
 
         Raises:
-            ValueError: the file is damaged or of another estimator, or the module is missing or of another build.
+            ValueError: the file is damaged or of another estimator, the module is missing or of another build, or the
+                encoder found by name has other weights than that of the fit.
         """
         model, told = load_estimator(cls, Path(path), module)
         model.penalty, model.threshold, model.none_label = told["penalty"], told["threshold"], told["none_label"]

@@ -9,6 +9,7 @@ from torch import nn
 
 from kshot.checkpoint import load_checkpoint, save_checkpoint
 from kshot.core import Learner
+from kshot.embeddings import weights_digest
 from kshot.estimators.features import (
     Features,
     Numbers,
@@ -49,7 +50,8 @@ def load_estimator(kind: type[Estimator], folder: Path, module: nn.Module | None
     """Return an estimator with what both keep, and what it told beside.
 
     Raises:
-        ValueError: the file is damaged or of another estimator, or the module is missing or of another build.
+        ValueError: the file is damaged or of another estimator, the module is missing or of another build, or the encoder
+            found by name has other weights than that of the fit.
     """
     content = load_checkpoint(folder / _FILE)
     if content.get("estimator") != kind.__name__:
@@ -81,10 +83,10 @@ def _record(features: Features) -> dict[str, Any]:
             return {"is": "words"}
         case Thumbnails():
             return {"is": "thumbnails"}
-        case PretrainedTexts(source):
-            return {"is": "texts", "source": source}
-        case PretrainedPictures(source):
-            return {"is": "pictures", "source": source}
+        case PretrainedTexts(source, encoder):
+            return {"is": "texts", "source": source, "sha256": weights_digest(encoder)}
+        case PretrainedPictures(source, encoder):
+            return {"is": "pictures", "source": source, "sha256": weights_digest(encoder)}
         case Own(encoder, picture, table, as_it_is):
             tables = None if table is None else asdict(table)
             pictures = None if picture is None else asdict(picture)
@@ -102,9 +104,9 @@ def _features(record: dict[str, Any], module: nn.Module | None, folder: Path) ->
         case "thumbnails":
             return Thumbnails()
         case "texts":
-            return sentence_features(record["source"])
+            return _same_weights(sentence_features(record["source"]), record, folder)
         case "pictures":
-            return picture_features(record["source"])
+            return _same_weights(picture_features(record["source"]), record, folder)
     if module is None:
         raise ValueError(
             f"the model in {folder} was fitted with a module of your own: pass one of the same build, load(path, module)."
@@ -117,3 +119,14 @@ def _features(record: dict[str, Any], module: nn.Module | None, folder: Path) ->
     picture = None if record["picture"] is None else PictureFormat(**record["picture"])
     table = None if record["table"] is None else Table(**record["table"])
     return Own(module, picture, table, record["as_it_is"])
+
+
+def _same_weights(features: Any, record: dict[str, Any], folder: Path) -> Features:
+    """Return features of an encoder by name, whose weights are those of the fit: the name may bring others by now."""
+    if (found := weights_digest(features.encoder)) != record["sha256"]:
+        raise ValueError(
+            f"the model in {folder} was fitted with weights of {record['source']} whose sha256 is "
+            f"{record['sha256'][:12]}…; found others under that name, {found[:12]}…. Bring those weights back, or fit again."
+        )
+    checked: Features = features
+    return checked
