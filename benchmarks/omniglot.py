@@ -3,6 +3,7 @@
 Snell, Swersky, Zemel 2017, "Prototypical networks for few-shot learning", table 1: 1,000 test tasks, 15 queries a class.
 Vinyals et al. 2016, "Matching networks for one shot learning", table 1, without fine-tuning.
 Sung et al. 2018, "Learning to compare", table 1; their own split, best of the checkpoints on test tasks.
+Mishra et al. 2018, "A simple neural attentive meta-learner", table 1.
 Finn et al. 2017, "Model-agnostic meta-learning", table 1, and its kin: as many queries a class as shots.
 
 Where it says so, the final net is trained on training and validation classes together, with a schedule that validation
@@ -21,7 +22,14 @@ from pathlib import Path
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint
 from kshot.cli.build import fixed_tasks, load_best
-from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MatchingOptions, ReptileOptions, RidgeOptions
+from kshot.cli.learner_options import (
+    LearnerOptions,
+    MAMLOptions,
+    MatchingOptions,
+    ReptileOptions,
+    RidgeOptions,
+    SNAILOptions,
+)
 from kshot.cli.presets import with_preset
 from kshot.cli.run_config import learner_name, load_config
 from kshot.core import Learner
@@ -49,6 +57,8 @@ PUBLISHED: dict[tuple[str, int], dict[int, float | None]] = {  # by learner and 
     ("iMAML", 1): {5: 99.5},
     ("BOIL", 1): {5: None},
     ("CAVIA", 1): {5: None},
+    ("SNAIL", 1): {5: 99.07},
+    ("in-context", 1): {5: None},
 }
 PAPERS = {
     "li2017": "Meta-SGD",
@@ -79,6 +89,8 @@ def name_of(told: LearnerOptions) -> str:
             return "Reptile, transductive" if told.transductive else "Reptile"
         case RidgeOptions():
             return "R2-D2"
+        case SNAILOptions():
+            return "SNAIL"
     return learner_name(told)
 
 
@@ -119,6 +131,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--tasks", type=int, default=1000)
+    parser.add_argument(
+        "--table", default="omniglot", help="for rows that compare runs of equal minutes: equal_minutes"
+    )
     options = parser.parse_args()
     keep_freed_memory()
     told = load_config(options.run)
@@ -150,7 +165,7 @@ def main() -> None:
                 training=json.loads((options.run / "config.json").read_text())["options"],
             )
         )
-    write_rows("omniglot", rows)
+    write_rows(options.table, rows)
 
 
 if __name__ == "__main__":

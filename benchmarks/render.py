@@ -12,7 +12,7 @@ from typing import Any
 
 from memory_tables import neural_process, recurrent, sequence_speed, sequences, stories
 from rows import read_rows
-from tables import latest, markdown, percent
+from tables import grouped, latest, markdown, percent
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -23,7 +23,7 @@ def cores(row: dict[str, Any]) -> str:
     return f"{number} core{'s' * (number != '1')}"
 
 
-def omniglot(*keys: str, of: str = "") -> str:
+def omniglot(*keys: str, of: str = "", table: str = "omniglot") -> str:
     """Return ours beside the published accuracy, and how long training took; the last recipe of each learner, or more."""
     rows = [
         (
@@ -36,7 +36,7 @@ def omniglot(*keys: str, of: str = "") -> str:
             f"{row['seconds'] / 60:.0f} min",
             f"{row['machine'].split(',')[0]}, {cores(row)}",
         )
-        for row in latest("omniglot", "learner", "ways", "shots", *keys)
+        for row in latest(table, "learner", "ways", "shots", *keys)
         if of in ("", row["learner"])
     ]
     return markdown(
@@ -152,6 +152,25 @@ def anil() -> str:
     return markdown(("training step, 20-way 1-shot, 5 inner steps, 16 tasks", "median"), rows)
 
 
+def few_examples() -> str:
+    """Return what fitting and asking the estimator takes."""
+    names = ("MiniLM, nearest mean", "Conv4, nearest mean")
+    measured = {(row["learner"], row["what"]): row["value"] for row in latest("few_examples", "learner", "what")}
+    asked = dict.fromkeys(what for _, what in measured)
+    rows = [(what, *(f"{measured[name, what]:,.0f} ms" for name in names)) for what in asked]
+    return markdown(("", *names), rows)
+
+
+def alphabets() -> str:
+    """Return the accuracy on alphabets that no encoder has seen."""
+    measured = grouped(latest("alphabets", "learner", "shots"), "learner")
+    rows = [
+        (name, *(percent(row) for row in found), f"{found[0]['seconds'] / 60:.0f} min" if found[0]["seconds"] else "")
+        for (name,), found in measured.items()
+    ]
+    return markdown(("encoder", "1 drawing of each character", "5 drawings", "training"), rows)
+
+
 def last_runs() -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each workload's last run: what was timed in turns belongs together."""
     workloads: dict[str, list[dict[str, Any]]] = {}
@@ -226,6 +245,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "omniglot": omniglot,
     "omniglot-all": lambda: omniglot("variant"),
     "omniglot-prototypical": lambda: omniglot("variant", of="prototypical"),
+    "equal-minutes": lambda: omniglot(table="equal_minutes"),
     "lake": lake,
     "distances": distances,
     "semi": semi,
@@ -234,6 +254,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "sampling": sampling,
     "encoding": encoding,
     "anil": anil,
+    "few-examples": few_examples,
+    "alphabets": alphabets,
     "speed": speed,
     "speed-all": speed_all,
     "memory": memory,

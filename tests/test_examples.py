@@ -143,6 +143,14 @@ def test_experiments_on_maml(
         assert (tmp_path / f"maml-{name.replace('_', '-')}-{scheme}.svg").stat().st_size < 150_000
 
 
+def test_mann_stream(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)  # where figures go
+    load(EXAMPLES / "mann_stream.py").main(tmp_path, steps=2, slots=16, test_tasks=4)
+    assert capsys.readouterr().out.count("95 % interval over 4 unseen streams") == 3
+    for scheme in ("light", "dark"):
+        assert (tmp_path / f"mann-stream-{scheme}.svg").stat().st_size < 60_000
+
+
 def test_ntm_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)  # where figures go
     load(EXAMPLES / "ntm_copy.py").main(tmp_path, steps=2, slots=16, test_tasks=2)

@@ -19,6 +19,7 @@ TIERS = [
         "tasks",
         "learners",
         "contract",
+        "embeddings",
         "allocator",
         "atomic",
         "divergence",
@@ -39,7 +40,7 @@ TIERS = [
         "audit",
         "memory_estimate",
     },
-    {"report"},
+    {"report", "estimators"},
     {"cli"},
 ]
 SIBLINGS_APART = [("nets", "learners"), ("tasks", "learners"), ("nets", "tasks"), ("contract", "learners")]

@@ -18,7 +18,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def test_the_code_of_the_readme_runs_and_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "README.md").read_text()
-    first, own = blocks(text, "python")
+    first, few, own = blocks(text, "python")
     names: dict[str, object] = {}
     exec(compile(first, "README.md", "exec"), names)
     printed = capsys.readouterr().out
@@ -27,6 +27,8 @@ def test_the_code_of_the_readme_runs_and_prints_what_it_shows(capsys: pytest.Cap
     assert abs(measured - claimed) < 1.5  # weights start at random
     words = [re.sub(r"[\d.]+ % ± [\d.]+|error: [\d.]+ %", "", one).strip() for one in (printed, shown)]
     assert words[0] == words[1]
+    exec(compile(few, "README.md", "exec"), {})
+    assert f"# {capsys.readouterr().out.strip()}\n" in few
     exec("from kshot import Learner, check_learner", names)
     exec(compile(own, "README.md", "exec"), names)
 
@@ -74,6 +76,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize(
     "page",
     [
+        "few-examples.md",
         "in-context.md",
         "metric.md",
         "neural-process.md",

@@ -29,29 +29,12 @@ class Ran(NamedTuple):
     err: str
 
 
-Kshot = Callable[..., Ran]
+Kshot = Callable[..., Any]  # the fixture of conftest.py
 
 
 def as_one_process(*args: Any) -> Ran:
     done = subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     return Ran(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture
-def kshot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kshot:
-    def call(*args: Any) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["kshot", *map(str, args)])
-        capsys.readouterr()
-        code, message = 0, ""
-        try:
-            main()
-        except SystemExit as left:
-            # As the interpreter does: a text is printed, and the exit code is 1.
-            code, message = (1, f"{left.code}\n") if isinstance(left.code, str) else (int(left.code or 0), "")
-        out, err = capsys.readouterr()
-        return Ran(code, out, err + message)
-
-    return call
 
 
 def draw_classes(folder: Path, count: int, first: int = 0) -> Path:

@@ -1,11 +1,10 @@
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-
-from kshot.cli import main
 
 MODELS = """
 import torch
@@ -51,35 +50,16 @@ def pair():
 """
 
 
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Doctor = Callable[..., Ran]
+Doctor = Callable[..., Any]
 
 
 @pytest.fixture
-def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Doctor:
-    monkeypatch.setenv("COLUMNS", "100")
+def doctor(kshot: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Doctor:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models.py").write_text(MODELS)
     (tmp_path / "neighbour.py").write_text("WIDTH = 5\n")
-
-    def call(*args: Any) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["kshot", "doctor", *map(str, args)])
-        capsys.readouterr()
-        code, message = 0, ""
-        try:
-            main()
-        except SystemExit as left:
-            code, message = (1, left.code) if isinstance(left.code, str) else (int(left.code or 0), "")
-        out, err = capsys.readouterr()
-        return Ran(code, out, err + message)
-
-    return call
+    return functools.partial(kshot, "doctor")
 
 
 PICTURES = ("--input", "1,4,4", "--ways", 3, "--shots", 2, "--tasks", 2, "--steps", 1, 2)
@@ -151,4 +131,4 @@ def test_mistakes_are_answered_in_one_line(doctor: Doctor, args: tuple[Any, ...]
     assert ran.code == 1
     assert message in ran.err
     assert ran.err.startswith("kshot: ")
-    assert "\n" not in ran.err
+    assert "\n" not in ran.err.strip()

@@ -143,7 +143,7 @@ def test_fetched_archives_are_removed_once_packed(
         return Path(path.write_bytes((tmp_path / path.name).read_bytes()) and path)
 
     monkeypatch.setattr(omniglot_pack, "download", fetched)
-    assert prepare(tmp_path / "data").images == 100
+    assert prepare(tmp_path / "data").examples == 100
     assert [file.name for file in (tmp_path / "data" / "omniglot").iterdir()] == ["omniglot.npz"]
 
 

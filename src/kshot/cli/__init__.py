@@ -1,6 +1,7 @@
 """The command line. Its options are dataclasses; torch is imported inside commands, so that ``--help`` answers at once."""
 
 import sys
+from pathlib import Path
 
 import tyro
 
@@ -40,14 +41,34 @@ def _run(command: options.Command) -> None:
             from kshot.cli.train import resume
 
             resume(command)
+        case options.Eval(run=model, data=Path() as data):
+            from kshot.cli.fit import run_model_eval
+
+            run_model_eval(model, data, command.label)
         case options.Eval():
             from kshot.cli.evaluate import run_eval
 
             run_eval(command)
+        case options.Fit():
+            from kshot.cli.fit import run_fit
+
+            run_fit(command)
+        case options.Predict():
+            from kshot.cli.fit import run_predict
+
+            run_predict(command)
+        case options.Add():
+            from kshot.cli.fit import run_add
+
+            run_add(command)
         case options.Compare():
             from kshot.cli.evaluate import run_compare
 
             run_compare(command)
+        case options.Export():
+            from kshot.cli.fit import run_export
+
+            run_export(command)
         case options.Data():
             from kshot.cli.data import run_data
 

@@ -142,35 +142,47 @@ def _labelled(options: LearnerOptions, tasks: Episodes) -> TaskSource:
     return StringLabels(tasks) if isinstance(options, RecurrentOptions) and options.labels == "strings" else tasks
 
 
-def build_learner(options: LearnerOptions, inner_steps: int | None = None) -> Learner:
-    """Build the learner with its starting weights, which depend on the seed."""
+def build_learner(
+    options: LearnerOptions, inner_steps: int | None = None, picture: torch.Size | None = None
+) -> Learner:
+    """Build the learner with its starting weights, which depend on the seed.
+
+    Args:
+        options: what the run was told.
+        inner_steps: gradient steps at test time; as in validation by default.
+        picture: the shape of its pictures, by default that of its data.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         name, waves = learner_name(options), options.data == "sinusoid"
         if waves and not isinstance(options, MAMLOptions):
             raise ValueError(f"{name} classifies, and sinusoid is regression. Use: kshot train maml --data sinusoid")
+        if picture is None and not waves:
+            picture = load_splits(options).train.x.shape[1:]
         match options:
             case MAMLOptions():
-                return build_maml(options, None if waves else _picture(options), inner_steps)
+                return build_maml(options, picture, inner_steps)
+        assert picture is not None
+        match options:
             case ReptileOptions():
-                return build_reptile(options, _picture(options), inner_steps)
+                return build_reptile(options, picture, inner_steps)
             case ProtoMAMLOptions():
-                return build_proto_maml(options, _picture(options)[0], inner_steps)
+                return build_proto_maml(options, picture[0], inner_steps)
             case MetricOptions() | MemoryOptions() if inner_steps is not None:
                 raise ValueError(f"{name} takes no gradient steps; leave --inner-steps out.")
             case InContextOptions():
-                return build_in_context(options, _picture(options))
+                return build_in_context(options, picture)
             case MetricOptions():
-                return _build_metric(options)
+                return _build_metric(options, picture)
             case RecurrentOptions():
-                return build_recurrent(options, _picture(options))
+                return build_recurrent(options, picture)
             case SNAILOptions():
-                return build_snail(options, _picture(options))
+                return build_snail(options, picture)
     raise TypeError(f"no learner for {type(options).__name__}")
 
 
-def _build_metric(options: MetricOptions) -> Learner:
-    channels, pixels, _ = _picture(options)
+def _build_metric(options: MetricOptions, picture: torch.Size) -> Learner:
+    channels, pixels, _ = picture
     if isinstance(options, RelationOptions):
         norm = BatchStatisticsNorm if options.batch_statistics else group_norm
         score = relation_score(options.filters, pixels // 4, norm=norm)
@@ -239,10 +251,6 @@ def _falling(optimizer: Optimizer, steps: int, factor: Callable[[float], float])
     """Multiply the learning rate by a function of the share of steps that is left, 1 to 0."""
     # A schedule of a function is saved without it, so that a resumed run falls over its new number of steps.
     return LambdaLR(optimizer, lambda step: factor(max(0.0, 1 - step / steps)))
-
-
-def _picture(options: LearnerOptions) -> torch.Size:
-    return load_splits(options).train.x.shape[1:]
 
 
 def _shots(options: LearnerOptions) -> int:

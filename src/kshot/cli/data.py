@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from kshot.cli.options import Data
-from kshot.tasks import miniimagenet, omniglot
+from kshot.tasks import banking77, clinc150, miniimagenet, omniglot, ucr
 from kshot.tasks.cache import Stored
 from kshot.tasks.glyphs import glyphs
 
@@ -22,8 +22,14 @@ def run_data(command: Data) -> None:
             _describe(console, omniglot.prepare())
         case "miniimagenet":
             _describe(console, miniimagenet.prepare())
+        case "clinc150":
+            _describe(console, clinc150.prepare(), "texts")
+        case "banking77":
+            _describe(console, banking77.prepare(), "texts")
+        case "ucr":
+            _describe(console, ucr.prepare(), "series")
 
 
-def _describe(console: Console, stored: Stored) -> None:
-    text = f"{stored.classes:,} classes, {stored.images:,} pictures, at {stored.path}"
+def _describe(console: Console, stored: Stored, what: str = "pictures") -> None:
+    text = f"{stored.classes:,} classes, {stored.examples:,} {what}, at {stored.path}"
     console.print(text, highlight=False, soft_wrap=True)

@@ -20,7 +20,7 @@ from kshot.cli.learner_options import (
     SNAILOptions,
 )
 
-__all__ = ["Command", "Compare", "Data", "Demo", "Doctor", "Eval", "Resume", "Train"]
+__all__ = ["Add", "Command", "Compare", "Data", "Demo", "Doctor", "Eval", "Export", "Fit", "Predict", "Resume", "Train"]
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,14 @@ class Resume:
 
 @dataclass(frozen=True)
 class Eval:
-    """Judge the best learner of a run on classes that it has never seen."""
+    """Judge the best learner of a run on classes that it has never seen, or a fitted model on labelled examples."""
 
     run: Positional[Path]
-    """Folder of the run."""
+    """Folder of the run, or of the fitted model."""
+    data: Positional[Path | None] = None
+    """For a fitted model: a folder with one folder of pictures for each class, or a .csv table."""
+    label: str = "label"
+    """Column of the table that holds the class."""
     ways: int | None = None
     """Classes in a task; as trained by default."""
     shots: int | None = None
@@ -89,10 +93,68 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """Learn a classifier from a few examples of your own."""
+
+    data: Positional[Path]
+    """A folder with one folder of pictures for each class, or a .csv table of texts or numbers."""
+    out: Path
+    """Folder for the model."""
+    encoder: str | None = None
+    """A name on the hub of Hugging Face, a folder with such a model, or a run of kshot train."""
+    method: Literal["auto", "nearest-mean", "ridge", "linear-probe", "fine-tune-last", "fine-tune", "own"] = "auto"
+    """auto chooses by cross-validation inside the examples; own is the whole learner of a run."""
+    threshold: float | None = None
+    """Share of known examples that may be lost so that strangers are answered with 'none of these'."""
+    label: str = "label"
+    """Column of the table that holds the class."""
+    cache: Path | None = None
+    """Folder where embeddings are kept, so that they are computed once."""
+    overwrite: bool = False
+    """Replace a model that is there already."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Say of which class examples are."""
+
+    model: Positional[Path]
+    """Folder of the model."""
+    examples: Positional[tuple[str, ...]]
+    """Files of pictures, a .csv table, or texts."""
+
+
+@dataclass(frozen=True)
+class Add:
+    """Add examples to a model, of a known class or of a new one, without training it again."""
+
+    model: Positional[Path]
+    """Folder of the model."""
+    examples: Positional[tuple[str, ...]]
+    """Files of pictures, a .csv table, or texts."""
+    label: str
+    """Their class."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a model as one ONNX file, encoder and head together."""
+
+    model: Positional[Path]
+    """Folder of the model."""
+    out: Path
+    """The file."""
+    example: Path
+    """A folder or table like that of the fit, which shows the shape of the input."""
+    label: str = "label"
+    """Column of the table that holds the class."""
+
+
+@dataclass(frozen=True)
 class Data:
     """Fetch a data set, or say where it lies and what is in it."""
 
-    name: Positional[Literal["omniglot", "miniimagenet", "glyphs"]]
+    name: Positional[Literal["omniglot", "miniimagenet", "clinc150", "banking77", "ucr", "glyphs"]]
     """Which one."""
 
 
@@ -141,6 +203,10 @@ Command: TypeAlias = (
     | Annotated[Resume, subcommand("resume")]
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Compare, subcommand("compare")]
+    | Annotated[Fit, subcommand("fit")]
+    | Annotated[Predict, subcommand("predict")]
+    | Annotated[Add, subcommand("add")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[Data, subcommand("data")]
     | Annotated[Demo, subcommand("demo")]
     | Annotated[Doctor, subcommand("doctor")]

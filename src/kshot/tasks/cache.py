@@ -19,7 +19,7 @@ class Stored(NamedTuple):
 
     path: Path
     classes: int
-    images: int
+    examples: int
 
 
 def data_folder() -> Path:

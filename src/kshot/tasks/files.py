@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["read_folder", "read_picture", "read_table"]
+__all__ = ["centre_square", "read_folder", "read_picture", "read_table"]
 
 
 def read_picture(path: Path, size: int, mode: Literal["RGB", "L"]) -> NDArray[np.uint8]:
@@ -21,10 +21,15 @@ def read_picture(path: Path, size: int, mode: Literal["RGB", "L"]) -> NDArray[np
     """
     try:
         with Image.open(path) as picture:
-            # Converted first: Pillow would resize a 1-bit or palette picture without antialiasing.
-            whole = picture.convert(mode)
+            return centre_square(picture, size, mode)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a whole picture that Pillow can read ({error}).") from error
+
+
+def centre_square(picture: Image.Image, size: int, mode: Literal["RGB", "L"]) -> NDArray[np.uint8]:
+    """Return the centre square of a picture as ``(channels, size, size)``, antialiased."""
+    # Converted first: Pillow would resize a 1-bit or palette picture without antialiasing.
+    whole = picture.convert(mode)
     side = min(whole.size)
     left, top = (whole.width - side) // 2, (whole.height - side) // 2
     square = whole.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))

@@ -142,7 +142,7 @@ def clustered(
 
 def _k_means(points: NDArray[np.floating], clusters: int, seed: int) -> NDArray[np.int64]:
     try:
-        from sklearn.cluster import KMeans  # type: ignore[import-untyped]
+        from sklearn.cluster import KMeans
     except ImportError as error:
         raise ImportError("clustered needs scikit-learn: pip install 'kshot[sklearn]'") from error
     numbers: NDArray[np.int64] = KMeans(clusters, n_init=1, random_state=seed).fit_predict(points).astype(np.int64)

@@ -1,0 +1,102 @@
+"""``kshot fit``, ``predict`` and ``add``: a classifier from a user's own few examples."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from kshot.cli.models import encoder_of, labelled_examples, load_model, read_table, save_model, unlabelled_table
+from kshot.cli.options import Add, Export, Fit, Predict
+from kshot.estimators import FewShotClassifier, export_onnx
+
+__all__ = ["run_add", "run_export", "run_fit", "run_model_eval", "run_predict"]
+
+
+def run_fit(command: Fit) -> None:
+    """Fit a classifier to labelled examples and save it."""
+    console = Console()
+    if command.out.exists() and not command.overwrite:
+        raise ValueError(f"{command.out} is there already; name another folder with --out, or pass --overwrite.")
+    x, y = labelled_examples(command.data, command.label)
+    encoder, picture = encoder_of(command.encoder)
+    of_run = picture is not None
+    with console.status(f"{len(x):,} examples"):
+        model = FewShotClassifier(
+            encoder, command.method, threshold=command.threshold, picture=picture, cache=command.cache
+        ).fit(x, y)
+    save_model(model, command.out, Path(command.encoder) if of_run and command.encoder else None)
+    counts = Counter(y).values()
+    console.print(
+        f"{len(counts):,} classes of {min(counts)} to {max(counts)} examples; {model.features_.name}", highlight=False
+    )
+    if command.method == "auto":
+        console.print(str(model.choice_), highlight=False)
+    console.print(f"{command.out}: kshot predict {command.out} FILE…", highlight=False)
+
+
+def run_predict(command: Predict) -> None:
+    """Print the class of each example, with its probability."""
+    model = load_model(command.model)
+    names, x = _asked(model, command.examples)
+    answers, sure = model.predict(x), model.predict_proba(x).max(1)
+    console, table = Console(), Table("example", "class", "probability", box=None, pad_edge=False)
+    for name, answer, probability in zip(names, answers, sure, strict=True):
+        known = answer in model.classes_
+        table.add_row(name, str(answer), f"{100 * probability:.0f} %" if known else "")
+    console.print(table, highlight=False, markup=False)
+
+
+def run_add(command: Add) -> None:
+    """Add examples of a class, known or new, to a model."""
+    model = load_model(command.model)
+    names, x = _asked(model, command.examples)
+    model.partial_fit(x, np.array([command.label] * len(names), dtype=object))
+    model.save(command.model)
+    count = int((model.classes_[model.labels_.numpy()] == command.label).sum())
+    Console().print(f"{command.label}: {count} examples; {len(model.classes_)} classes", highlight=False)
+
+
+def run_export(command: Export) -> None:
+    """Write a model as ONNX."""
+    x, _ = labelled_examples(command.example, command.label)
+    export_onnx(load_model(command.model), command.out, x[:2])
+    Console().print(f"{command.out}: input x, output probabilities", highlight=False)
+
+
+def run_model_eval(folder: Path, data: Path, label: str) -> None:
+    """Print how many labelled examples a model answers right, class by class."""
+    model = load_model(folder)
+    x, y = labelled_examples(data, label)
+    truth, answers = np.array(y, dtype=object), model.predict(x)
+    right, console = answers == truth, Console()
+    table = Table("class", "right", "of", box=None, pad_edge=False)
+    for name in sorted(set(y)):
+        table.add_row(name, str(int(right[truth == name].sum())), str(int((truth == name).sum())))
+    console.print(table, highlight=False, markup=False)
+    share, half_width = right.mean(), 1.96 * np.sqrt(right.var() / len(right))
+    unknown = sorted(set(y) - set(model.classes_))
+    console.print(
+        f"accuracy {100 * share:.2f} % ± {100 * half_width:.2f} (95 % interval, {len(right):,} examples; "
+        f"{model.features_.name})" + (f"; not among the model's classes: {', '.join(unknown)}" if unknown else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _asked(model: FewShotClassifier, examples: tuple[str, ...]) -> tuple[list[str], Any]:
+    """Return the names of what was asked, and the examples: files of pictures, tables, or texts themselves."""
+    if not examples:
+        raise ValueError("name the files, or, for a model of texts, the texts.")
+    if model.features_.kind == "texts" and not all(text.endswith(".csv") for text in examples):
+        return list(examples), list(examples)
+    if model.features_.kind == "pictures":
+        if missing := [name for name in examples if not Path(name).is_file()]:
+            raise ValueError(f"no such file: {', '.join(missing[:5])}.")
+        return list(examples), [Path(name) for name in examples]
+    if len(examples) != 1:
+        raise ValueError(f"a model of numbers reads one .csv table; found {len(examples)} names.")
+    x = unlabelled_table(read_table(Path(examples[0])))
+    return [f"row {i + 1}" for i in range(len(x))], x

@@ -1,0 +1,112 @@
+"""Fitted models on the command line: what a user's files hold, and the encoder of a run."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kshot.cli.build import build_learner, load_best, load_splits
+from kshot.cli.run_config import load_config
+from kshot.estimators import FewShotClassifier, PictureFormat
+
+__all__ = ["encoder_of", "is_model", "labelled_examples", "load_model", "read_table", "save_model", "unlabelled_table"]
+
+_PICTURES_OF_INK = ("omniglot", "glyphs")
+
+
+def is_model(folder: Path) -> bool:
+    """Say whether a folder holds a fitted model."""
+    return (folder / "model.safetensors").is_file()
+
+
+def labelled_examples(path: Path, label: str) -> tuple[Any, list[str]]:
+    """Return examples and a class each: of a folder with one folder of pictures for each class, or of a table.
+
+    Raises:
+        ValueError: the path is neither, the table lacks the label column, or nothing is in it.
+    """
+    if path.is_dir():
+        files = [
+            file
+            for folder in sorted(path.iterdir())
+            if folder.is_dir() and not folder.name.startswith(".")
+            for file in sorted(folder.rglob("*"))
+            if file.is_file() and not file.name.startswith(".")
+        ]
+        if not files:
+            raise ValueError(f"no pictures found in class folders under {path}; expected {path}/CLASS/PICTURE.png.")
+        return files, [file.relative_to(path).parts[0] for file in files]
+    table = read_table(path)
+    if label not in table.columns:
+        raise ValueError(
+            f"{path} has no column {label!r}; found {', '.join(table.columns)}. Name the class column with --label."
+        )
+    return unlabelled_table(table.drop(columns=label)), table[label].astype(str).tolist()
+
+
+def read_table(path: Path) -> Any:
+    """Read a csv table with a header.
+
+    Raises:
+        ValueError: it is no such table, or has no rows.
+        ImportError: pandas is not installed.
+    """
+    if path.suffix.lower() != ".csv":
+        raise ValueError(f"expected a folder of class folders, or a .csv table; found {path}.")
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("tables are read by pandas: pip install 'kshot[sklearn]'") from error
+    try:
+        table = pandas.read_csv(path)
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a csv table with a header ({error}).") from error
+    if not len(table):
+        raise ValueError(f"{path} has a header and no rows.")
+    return table
+
+
+def unlabelled_table(table: Any) -> Any:
+    """Return a column of texts as a list, and any other table as it is."""
+    if len(table.columns) == 1 and table.iloc[:, 0].dtype.kind not in "biuf":
+        return ["" if text is np.nan else str(text) for text in table.iloc[:, 0]]
+    return table
+
+
+def encoder_of(name: str | None) -> tuple[Any, PictureFormat | None]:
+    """Return what ``--encoder`` names: of a run its learner, else the name itself."""
+    if name is None or not (Path(name) / "config.json").is_file() or not (Path(name) / "best.safetensors").is_file():
+        return name, None
+    options = load_config(Path(name))
+    _, channels, size, _ = load_splits(options).train.x.shape
+    learner = load_best(Path(name), options)
+    drawing = options.data in _PICTURES_OF_INK
+    return learner, PictureFormat(size, "L" if channels == 1 else "RGB", drawing)
+
+
+def save_model(model: FewShotClassifier, folder: Path, run: Path | None) -> None:
+    """Save a model, with what its module was built from where it came from a run."""
+    if run is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / "config.json", folder / "config.json")
+    model.save(folder)
+
+
+def load_model(folder: Path) -> FewShotClassifier:
+    """Load a model that ``kshot fit`` saved.
+
+    Raises:
+        ValueError: the folder holds none, or a damaged one.
+    """
+    if not is_model(folder):
+        raise ValueError(f"{folder} holds no fitted model; make one: kshot fit FOLDER --out {folder}")
+    if not (folder / "config.json").is_file():
+        return FewShotClassifier.load(folder)
+    # The learner is built for the pictures that it was trained on, whose data need not be here.
+    record = FewShotClassifier.describe(folder)
+    picture = PictureFormat(**record["picture"])
+    shape = torch.Size((1 if picture.mode == "L" else 3, picture.size, picture.size))
+    learner = build_learner(load_config(folder), picture=shape)
+    return FewShotClassifier.load(folder, learner)

@@ -1,0 +1,158 @@
+"""Embeddings of a frozen encoder, computed once for each content and kept on disk."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from kshot.atomic import atomic_file
+from kshot.batching import map_leaves
+from kshot.core import Inputs
+from kshot.nets.pretrained import PretrainedEncoder, SentenceEncoder
+from kshot.tasks.cache import data_folder
+
+__all__ = ["embed"]
+
+logger = logging.getLogger("kshot")
+_LONG = 4  # batches from which on a terminal shows a bar
+
+
+def embed(
+    encoder: nn.Module,
+    x: Inputs | Sequence[str],
+    batch_size: int = 256,
+    cache: Path | Literal[False] | None = None,
+    label: str = "embedding",
+) -> Float[Tensor, "n d"]:
+    """Embed many examples in eval mode and without gradients; the next time they are read from disk.
+
+    A file of the cache is named by the sha256 of the encoder's structure and weights and of the examples, so that it never
+    serves for others; only a change in the code of ``forward`` goes unnoticed. A damaged file is made again, and where none
+    can be written the log says so. Embeddings are returned on the CPU.
+
+    Args:
+        encoder: maps ``(m, *features)`` to ``(m, d)``; it is left as it was found.
+        x: examples ``(n, *features)``, where uint8 becomes 0..1; tokens; or texts, for a ``SentenceEncoder``.
+        batch_size: examples at a time. It changes speed and memory, and the last digits of embeddings.
+        cache: the folder of the cache, by default ``embeddings`` in ``kshot.tasks.cache.data_folder()``; ``False`` for none.
+        label: of the bar that is shown on a terminal while many examples are embedded.
+
+    Raises:
+        ValueError: there is no example, or the encoder does not return one row for each.
+        TypeError: texts are given to an encoder that takes none, or are no texts.
+
+    >>> embed(nn.Linear(3, 2), torch.zeros(5, 3), cache=False).shape
+    torch.Size([5, 2])
+    """
+    n = _count(encoder, x)
+    if cache is False:
+        return _computed(encoder, x, n, batch_size, label)
+    folder = data_folder() / "embeddings" if cache is None else cache
+    path = folder / f"{_digest(encoder, x)}.safetensors"
+    stored = _read(path, n)
+    if stored is not None:
+        return stored
+    z = _computed(encoder, x, n, batch_size, label)
+    try:
+        with atomic_file(path) as file:
+            file.write(safetensors.torch.save({"z": z}))
+    except OSError as error:
+        logger.warning("embeddings of %d examples are not kept: cannot write %s (%s)", n, path, error)
+    return z
+
+
+def _count(encoder: nn.Module, x: Any) -> int:
+    """Return how many examples there are, which the encoder can take."""
+    if not isinstance(x, Tensor | Mapping):
+        if not isinstance(encoder, SentenceEncoder):
+            raise TypeError(
+                f"expected tensors for a {type(encoder).__name__}; found {type(x).__name__}. "
+                "Texts need a SentenceEncoder: SentenceEncoder.minilm(), say."
+            )
+        if isinstance(x, str) or (wrong := [text for text in x if not isinstance(text, str)]):
+            found = "a single text" if isinstance(x, str) else f"{wrong[0]!r} among them"
+            raise TypeError(f"embed expects a list of texts; found {found}. Make a str of each example, in a list.")
+    if not (n := len(next(iter(x.values())) if isinstance(x, Mapping) else x)):
+        raise ValueError("embed expects at least one example; found none.")
+    return n
+
+
+def _read(path: Path, n: int) -> Tensor | None:
+    """Return what the cache holds, or nothing where that is no whole file of n rows."""
+    try:
+        z = safetensors.torch.load(path.read_bytes())["z"]
+    except (OSError, safetensors.SafetensorError, KeyError):
+        return None
+    return z if len(z) == n else None
+
+
+@torch.no_grad()
+def _computed(encoder: nn.Module, x: Any, n: int, batch_size: int, label: str) -> Tensor:
+    device = next((tensor.device for tensor in encoder.state_dict().values()), torch.device("cpu"))
+    take, order = _reader(encoder, x, n)
+    starts = range(0, n, batch_size)
+    console = Console(stderr=True)
+    shown = console.is_terminal and len(starts) >= _LONG
+    parts = []
+    with _evaluating(encoder):
+        for start in track(starts, label, console=console, transient=True, disable=not shown):
+            examples = map_leaves(lambda leaf: leaf.to(device), take(order[start : start + batch_size]))
+            parts.append(encoder(examples).cpu())
+    found = torch.cat(parts)
+    if found.dim() != 2 or len(found) != n:
+        raise ValueError(f"the encoder must return one row for each of {n} examples; found {tuple(found.shape)}.")
+    z = torch.empty_like(found)
+    z[order] = found
+    return z
+
+
+def _reader(encoder: nn.Module, x: Any, n: int) -> tuple[Callable[[Tensor], Any], Tensor]:
+    """Return what gives the examples at some positions, and the order in which to ask for them."""
+    if isinstance(encoder, SentenceEncoder) and not isinstance(x, Tensor | Mapping):
+        # Texts of like length stand together: that is far less padding.
+        order = torch.tensor([len(text) for text in x]).argsort(stable=True)
+        return lambda rows: encoder.tokenize([x[row] for row in rows.tolist()]), order
+    leaves = dict(x) if isinstance(x, Mapping) else x
+    return lambda rows: map_leaves(lambda leaf: _scaled(leaf[rows.to(leaf.device)]), leaves), torch.arange(n)
+
+
+def _scaled(leaf: Tensor) -> Tensor:
+    return leaf.to(torch.get_default_dtype()) / 255 if leaf.dtype == torch.uint8 else leaf
+
+
+@contextmanager
+def _evaluating(encoder: nn.Module) -> Iterator[None]:
+    """Put an encoder into eval mode, and every part of it back into the mode that it was found in."""
+    modes = [(part, part.training) for part in encoder.modules()]
+    encoder.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _digest(encoder: nn.Module, x: Any) -> str:
+    """Return the sha256 of an encoder and of examples."""
+    digest = hashlib.sha256(repr(encoder).encode())
+    if isinstance(encoder, PretrainedEncoder):
+        digest.update(encoder.description.encode())
+    named = x if isinstance(x, Mapping) else {"x": x}
+    for name, content in [*encoder.state_dict().items(), *named.items()]:
+        if isinstance(content, Tensor):
+            digest.update(f"{name} {content.dtype} {tuple(content.shape)} ".encode())
+            digest.update(content.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        else:
+            digest.update(json.dumps(list(content)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,59 @@
+"""What the classifier and the regressor have in common: examples of any kind, embedded, kept and added to."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_consistent_length, validate_data
+from torch import Tensor, nn
+
+from kshot.estimators.features import Features, features_for
+from kshot.estimators.kinds import as_items, kind_of
+from kshot.estimators.pictures import PictureFormat
+
+__all__ = ["FewShotEstimator"]
+
+
+class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
+    """An estimator that embeds examples of any kind and keeps them, so that more can be added; abstract."""
+
+    encoder: str | Path | nn.Module | None
+    method: Any
+    picture: PictureFormat | None
+    cache: Path | None
+    features_: Features
+    support_: Tensor
+
+    def _start(self, x: Any) -> None:
+        """Choose how the examples of a fit become rows."""
+        self.features_ = features_for(self._checked(x, reset=True), self.encoder, self.picture)
+
+    def _embedded(self, x: Any, cache: Path | None = None) -> Tensor:
+        """Check examples and embed them, ``(n, d)`` float64."""
+        z = self.features_(self._checked(x, reset=False), cache)
+        # A head's rounding should not depend on how many examples are asked at once.
+        return z if self.features_.typed else z.flatten(1).double()
+
+    def _checked(self, x: Any, reset: bool) -> Any:
+        kind = kind_of(x)
+        if not reset and kind != self.features_.kind and not (kind == "numbers" and self.features_.kind == "pictures"):
+            raise ValueError(f"the model was fitted with {self.features_.kind}; found {kind}.")
+        if (items := as_items(x)) is not None:
+            if empty := [i for i, item in enumerate(items) if isinstance(item, str) and not item.strip()]:
+                raise ValueError(f"{len(empty)} texts are empty, first at positions {empty[:5]}. Leave them out.")
+            return items
+        if kind == "pictures":
+            return x
+        if not hasattr(x, "columns"):
+            x = check_array(x.detach().cpu().numpy() if isinstance(x, Tensor) else x, dtype=np.float64)
+        validate_data(self, x, reset=reset, skip_check_array=True)
+        return x
+
+    def _targets(self, x: Any, y: Any) -> Any:
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        y = y.detach().cpu().numpy() if isinstance(y, Tensor) else y
+        check_consistent_length(x, y)
+        return y

@@ -1,0 +1,121 @@
+"""kshot fit, predict, add, export, and eval of a fitted model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from kshot.estimators import FewShotClassifier
+from kshot.tasks.glyphs import glyphs
+
+Kshot = Callable[..., Any]  # the fixture of conftest.py
+TEXTS = """text,label
+where is my card,card
+"my card, has it come?",card
+I forgot my password,password
+reset the password please,password
+"""
+NUMBERS = "size,weight,label\n1,2,a\n1.1,2,a\n9,8,b\n9,8.1,b\n"
+
+
+@pytest.fixture
+def drawings(tmp_path: Path) -> Path:
+    data = glyphs("test")
+    for c in (0, 1, 2):
+        (tmp_path / "drawings" / f"letter{c}").mkdir(parents=True)
+        for i, picture in enumerate(data.x[data.labels == c][:6]):
+            Image.fromarray(255 - picture[0].numpy()).save(tmp_path / "drawings" / f"letter{c}" / f"{i}.png")
+    return tmp_path / "drawings"
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    (tmp_path / "texts.csv").write_text(TEXTS)
+    return tmp_path / "texts.csv"
+
+
+def test_texts_from_a_table_to_answers_and_new_classes(kshot: Kshot, texts: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    ran = kshot("fit", texts, "--out", model)
+    assert ran.code == 0, ran.err
+    assert "2 classes of 2 to 2 examples" in ran.out
+    assert "on 4 held-out examples, choice included" in ran.out.replace("\n", " ")
+    ran = kshot("predict", model, "has my card come", "the password")
+    assert [line.split()[-3:-2] for line in ran.out.splitlines()[1:]] == [["card"], ["password"]], ran.out
+    ran = kshot("add", model, "--label", "rates", "what is the exchange rate")
+    assert "rates: 1 examples; 3 classes" in ran.out, ran.err
+    assert "rates" in kshot("predict", model, "exchange rate today").out
+    ran = kshot("eval", model, texts)
+    assert "accuracy 100.00 %" in ran.out, ran.err
+    assert "4 examples" in ran.out
+
+
+@pytest.mark.filterwarnings("ignore:pictures are compared as tiny pictures")
+def test_pictures_from_a_folder(kshot: Kshot, drawings: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    assert kshot("fit", drawings, "--out", model, "--method", "nearest-mean").code == 0
+    ran = kshot("eval", model, drawings)
+    assert "letter2" in ran.out
+    assert "18 examples" in ran.out
+    ran = kshot("predict", model, drawings / "letter1" / "0.png")
+    assert "letter1" in ran.out
+    assert "%" in ran.out
+    assert "no such file" in kshot("predict", model, "gone.png").err
+
+
+@pytest.mark.filterwarnings("ignore:pictures are compared as tiny pictures")
+def test_an_encoder_or_a_whole_learner_of_a_run(kshot: Kshot, drawings: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    small = ("--filters", "8", "--val-tasks", "2", "--queries", "2", "--steps", "2", "--train-ways", "5")
+    ran = kshot("train", "prototypical", *small, "--train-queries", "2", "--out", run)
+    assert ran.code == 0, ran.err
+    for method in ("nearest-mean", "own"):
+        model = tmp_path / method
+        ran = kshot("fit", drawings, "--encoder", run, "--method", method, "--out", model)
+        assert ran.code == 0, ran.err
+        assert "18 examples" in kshot("eval", model, drawings).out
+        assert "4 examples; 4 classes" not in kshot("predict", model, drawings / "letter0" / "1.png").out
+        added = kshot("add", model, "--label", "new", drawings / "letter0" / "1.png")
+        assert "new: 1 examples; 4 classes" in added.out, added.err
+    ran = kshot("fit", drawings, "--method", "own", "--out", tmp_path / "other")
+    assert "one of nearest-mean, ridge, linear-probe for tiny pictures" in ran.err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter
+def test_numbers_and_their_onnx(kshot: Kshot, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    table, model = tmp_path / "numbers.csv", tmp_path / "model"
+    table.write_text(NUMBERS)
+    assert kshot("fit", table, "--out", model, "--threshold", "0.05").code == 0
+    asked = tmp_path / "asked.csv"
+    asked.write_text("size,weight\n1,2\n9,8\n500,-500\n")
+    lines = kshot("predict", model, asked).out.splitlines()[1:]
+    assert [line.split()[2] for line in lines] == ["a", "b", "none"], lines
+    ran = kshot("export", model, "--out", tmp_path / "model.onnx", "--example", table)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "model.onnx").stat().st_size > 100
+
+
+def test_mistakes_are_told_in_a_line_and_leave_nothing_behind(kshot: Kshot, texts: Path, tmp_path: Path) -> None:
+    model, bad = tmp_path / "model", tmp_path / "bad.csv"
+    told: dict[str, tuple[Any, ...]] = {
+        "no column 'intent'": ("fit", texts, "--out", model, "--label", "intent"),
+        "expected a folder of class folders": ("fit", tmp_path / "gone", "--out", model),
+        "no pictures found": ("fit", tmp_path, "--out", model),
+        "texts are empty": ("fit", bad, "--out", model),
+        "holds no fitted model": ("predict", tmp_path, "a text"),
+    }
+    bad.write_text("text,label\nwords,a\n,b\n")
+    for words, args in told.items():
+        ran = kshot(*args)
+        assert ran.code == 1, (args, ran)
+        assert words in ran.err, (args, ran)
+        assert not model.exists()
+    assert kshot("fit", texts, "--out", model).code == 0
+    before = (model / "model.safetensors").read_bytes()
+    assert "--overwrite" in kshot("fit", texts, "--out", model).err
+    assert (model / "model.safetensors").read_bytes() == before
+    assert FewShotClassifier.load(model).classes_.tolist() == ["card", "password"]

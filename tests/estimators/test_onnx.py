@@ -1,0 +1,48 @@
+"""Classifiers as ONNX: what onnxruntime answers is what the classifier answers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kshot.estimators import FewShotClassifier, export_onnx
+from kshot.learners.gradient import Ridge
+from kshot.nets.conv import Conv4
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["nearest-mean", "ridge", "linear-probe", "learner", "numbers"])
+def test_onnxruntime_answers_the_same_for_any_number_of_examples(method: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 5)) if method == "numbers" else rng.random((12, 1, 28, 28), dtype=np.float32)
+    y = np.array(["a", "b", "c"] * 4)
+    torch.manual_seed(0)
+    encoder = Conv4(1, 8)
+    match method:
+        case "numbers":
+            model = FewShotClassifier()
+        case "learner":
+            model = FewShotClassifier(Ridge(encoder), "own")
+        case _:
+            model = FewShotClassifier(encoder, method)
+    model.fit(x, y)
+    export_onnx(model, tmp_path / "model.onnx", x[:2])
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["a", "b", "c"]
+    for n in (1, 7, 12):
+        (found,) = session.run(None, {"x": x[:n].astype(np.float32)})
+        np.testing.assert_allclose(found, model.predict_proba(x[:n]), atol=1e-4)
+
+
+def test_texts_are_refused(tmp_path: Path) -> None:
+    model = FewShotClassifier(nn.Identity()).fit([[0.0], [1.0]], ["a", "b"])
+    model.features_ = FewShotClassifier().fit(["one text", "another one"], ["a", "b"]).features_
+    with pytest.raises(ValueError, match="tokenizer"):
+        export_onnx(model, tmp_path / "model.onnx", ["a text"])
+    assert not any(tmp_path.iterdir())
