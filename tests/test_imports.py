@@ -40,7 +40,7 @@ TIERS = [
         "audit",
         "memory_estimate",
     },
-    {"report", "estimators"},
+    {"report", "estimators", "rl"},
     {"cli"},
 ]
 SIBLINGS_APART = [("nets", "learners"), ("tasks", "learners"), ("nets", "tasks"), ("contract", "learners")]

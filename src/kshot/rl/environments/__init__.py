@@ -1,0 +1,1 @@
+"""Distributions of tasks, each simulated for many tasks and trajectories at once."""
