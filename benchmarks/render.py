@@ -188,6 +188,21 @@ def alphabets() -> str:
     return markdown(("encoder", "1 drawing of each character", "5 drawings", "training"), rows)
 
 
+def navigation() -> str:
+    """Return the return after each step of adaptation, beside the published one."""
+    measured = grouped(latest("navigation", "learner", "seed", "gradient_steps"), "learner", "seed")
+    rows = [
+        (
+            f"{name}, seed {seed}",
+            *(f"{row['value']:.2f} ± {row['ci95']:.2f} ({row['published']:g})" for row in found),
+            *("" for _ in range(4 - len(found))),
+            f"{found[0]['steps']:,} steps, {found[0]['seconds'] / 60:.0f} min" if found[0]["steps"] else "",
+        )
+        for (name, seed), found in measured.items()
+    ]
+    return markdown(("policy", "before", "1 step", "2 steps", "3 steps", "training"), rows)
+
+
 def last_runs() -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each workload's last run: what was timed in turns belongs together."""
     workloads: dict[str, list[dict[str, Any]]] = {}
@@ -274,6 +289,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "anil": anil,
     "few-examples": few_examples,
     "alphabets": alphabets,
+    "navigation": navigation,
     "speed": speed,
     "speed-all": speed_all,
     "memory": memory,

@@ -198,3 +198,11 @@ def test_an_example_is_under_80_lines_and_says_how_it_is_run(path: Path) -> None
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 80
     assert f"    python examples/{path.name}" in text.split('"""')[1]
+
+
+def test_paths_of_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    load(EXAMPLES / "navigation_paths.py").main(tmp_path, steps=1)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in printed if "return after" in line] == ["MAML", "pretrained"]
+    assert (tmp_path / "navigation-light.svg").stat().st_size < 400_000

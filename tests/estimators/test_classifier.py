@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,9 @@ def test_one_class_needs_a_threshold() -> None:
 
 def test_auto_with_one_example_of_each_class_is_the_nearest_mean_and_says_so() -> None:
     x, y = blobs(1)
-    model = FewShotClassifier(method="auto").fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one example of each class is nothing to be warned of
+        model = FewShotClassifier(method="auto").fit(x, y)
     assert model.choice_.method == "nearest-mean"
     assert str(model.choice_).startswith("nearest-mean. One example of each class")
 

@@ -53,6 +53,10 @@ def _run(command: options.Command) -> None:
             from kshot.cli.fit import run_fit
 
             run_fit(command)
+        case options.RL(told):
+            from kshot.cli.rl import run_rl
+
+            run_rl(told)
         case options.Predict():
             from kshot.cli.fit import run_predict
 

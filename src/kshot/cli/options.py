@@ -19,8 +19,23 @@ from kshot.cli.learner_options import (
     SiameseOptions,
     SNAILOptions,
 )
+from kshot.cli.rl_options import RL
 
-__all__ = ["Add", "Command", "Compare", "Data", "Demo", "Doctor", "Eval", "Export", "Fit", "Predict", "Resume", "Train"]
+__all__ = [
+    "RL",
+    "Add",
+    "Command",
+    "Compare",
+    "Data",
+    "Demo",
+    "Doctor",
+    "Eval",
+    "Export",
+    "Fit",
+    "Predict",
+    "Resume",
+    "Train",
+]
 
 
 @dataclass(frozen=True)
@@ -210,4 +225,5 @@ Command: TypeAlias = (
     | Annotated[Data, subcommand("data")]
     | Annotated[Demo, subcommand("demo")]
     | Annotated[Doctor, subcommand("doctor")]
+    | Annotated[RL, subcommand("rl")]
 )

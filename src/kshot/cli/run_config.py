@@ -24,7 +24,7 @@ from kshot.cli.learner_options import (
     SNAILOptions,
 )
 
-__all__ = ["learner_name", "load_config", "save_config"]
+__all__ = ["learner_name", "load_config", "save_config", "versions"]
 
 _LEARNERS: dict[str, type[LearnerOptions]] = {
     "prototypical": PrototypicalOptions,
@@ -48,10 +48,14 @@ def learner_name(options: LearnerOptions) -> str:
 
 def save_config(folder: Path, options: LearnerOptions) -> None:
     """Write down the options of a run."""
-    versions = {"kshot": __version__, "torch": torch.__version__, "python": platform.python_version()}
     told = {name: value for name, value in asdict(options).items() if name != "out"}  # the folder may be moved
-    content = {"learner": learner_name(options), "options": told, "versions": versions}
+    content = {"learner": learner_name(options), "options": told, "versions": versions()}
     write_atomically(folder / "config.json", json.dumps(content, indent=2).encode())
+
+
+def versions() -> dict[str, str]:
+    """Return by what a run is run."""
+    return {"kshot": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def load_config(folder: Path) -> LearnerOptions:

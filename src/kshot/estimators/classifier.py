@@ -1,5 +1,6 @@
 """A classifier of pictures, texts and numbers from a few examples of each class."""
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, final
@@ -146,7 +147,9 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
 
     def _labels(self, x: Any, y: Any) -> NDArray[Any]:
         y = column_or_1d(self._targets(x, y), warn=True)
-        check_classification_targets(y)
+        with warnings.catch_warnings():  # that there are many classes for so few examples is why one is here
+            warnings.filterwarnings("ignore", "The number of unique classes")
+            check_classification_targets(y)
         return np.asarray(y)
 
     def _choice(self, x: Any) -> Choice:

@@ -30,7 +30,7 @@ class Bandit(Environment):
     """
 
     def __init__(self, arms: int = 5, pulls: int = 10) -> None:
-        super().__init__(features=1, actions=arms, horizon=pulls, discrete=True)
+        super().__init__(features=1, actions=arms, horizon=pulls, discrete=True, bound=1.0)
 
     @property
     def stamp(self) -> dict[str, str]:

@@ -35,12 +35,16 @@ class Environment(ABC):
         actions: numbers in an action, or choices where ``discrete``; these come as one-hot rows.
         horizon: steps after which a trajectory ends in any case.
         discrete: whether an action is a choice.
+        bound: the largest magnitude of a number in an observation.
     """
 
-    def __init__(self, features: int, actions: int, horizon: int, discrete: bool = False) -> None:
+    def __init__(
+        self, features: int, actions: int, horizon: int, discrete: bool = False, bound: float = float("inf")
+    ) -> None:
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1 step; found {horizon}.")
-        self.features, self.actions, self.horizon, self.discrete = features, actions, horizon, discrete
+        self.features, self.actions, self.horizon = features, actions, horizon
+        self.discrete, self.bound = discrete, bound
 
     @property
     @abstractmethod

@@ -36,7 +36,7 @@ class Navigation2D(Environment):
     """
 
     def __init__(self, horizon: int = 100, tells_goal: bool = False) -> None:
-        super().__init__(features=4 if tells_goal else 2, actions=2, horizon=horizon)
+        super().__init__(features=4 if tells_goal else 2, actions=2, horizon=horizon, bound=max(0.5, 0.1 * horizon))
         self.tells_goal = tells_goal
 
     @property

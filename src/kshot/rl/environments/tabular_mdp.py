@@ -33,7 +33,7 @@ class TabularMDP(Environment):
     """
 
     def __init__(self, states: int = 10, choices: int = 5, horizon: int = 10) -> None:
-        super().__init__(features=states, actions=choices, horizon=horizon, discrete=True)
+        super().__init__(features=states, actions=choices, horizon=horizon, discrete=True, bound=1.0)
 
     @property
     def stamp(self) -> dict[str, str]:

@@ -1,0 +1,111 @@
+"""``kshot rl train``, ``resume`` and ``eval``."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from kshot.allocator import keep_freed_memory
+from kshot.checkpoint import load_checkpoint, write_atomically
+from kshot.cli.rl_options import MAMLPolicyOptions, PolicyOptions, PretrainedPolicyOptions, RLEval, RLResume, RLTrain
+from kshot.cli.run_config import versions
+from kshot.progress import show_progress
+from kshot.rl.environments.bandit import Bandit
+from kshot.rl.environments.base import Environment
+from kshot.rl.environments.navigation import Navigation2D
+from kshot.rl.environments.tabular_mdp import TabularMDP
+from kshot.rl.evaluation import adaptation_curve
+from kshot.rl.maml_trpo import MAMLTRPO
+from kshot.rl.policies import policy_for
+from kshot.rl.training import Setting, train_policy
+from kshot.run_folder import RunFolder
+
+__all__ = ["run_rl"]
+
+_LEARNERS: dict[str, type[PolicyOptions]] = {"maml": MAMLPolicyOptions, "pretrained": PretrainedPolicyOptions}
+
+
+def run_rl(command: RLTrain | RLResume | RLEval) -> None:
+    """Run one of the commands."""
+    keep_freed_memory()
+    torch.set_num_threads(1)  # such nets are too small for more
+    match command:
+        case RLTrain(learner):
+            options: PolicyOptions = learner
+            folder = options.out or Path("runs") / f"rl-{_name(options)}-{options.env}"
+            if options.minutes is None and options.steps is None:
+                options = replace(options, minutes=3.0)
+            RunFolder(folder)
+            _train(folder, options, resuming=False)
+        case RLResume(run):
+            options = _load_options(run)
+            if command.minutes is not None or command.steps is not None:
+                options = replace(options, minutes=command.minutes, steps=command.steps)
+            _train(run, options, resuming=True)
+        case RLEval():
+            _evaluate(command)
+
+
+def _train(folder: Path, options: PolicyOptions, resuming: bool) -> None:
+    console = Console(markup=False)
+    learner, environment = _built(options)
+    content = {"rl": _name(options), "options": {**asdict(options), "out": None}, "versions": versions()}
+    write_atomically(folder / "config.json", json.dumps(content, indent=2).encode())
+    setting = Setting(options.tasks, options.trajectories, steps=0, test_rates=())
+    if isinstance(options, MAMLPolicyOptions):
+        lr = options.inner_lr
+        setting = replace(setting, steps=options.inner_steps, test_rates=(lr, lr / 2, lr / 2))
+    with show_progress("training", console) as watch:
+        trained = train_policy(
+            learner,
+            environment,
+            setting,
+            steps=options.steps,
+            minutes=options.minutes,
+            every=options.every,
+            out=folder,
+            resume=resuming,
+            seed=options.seed,
+            watch=watch,
+        )
+    console.print(f"{trained.steps:,} steps in {trained.seconds:,.0f} s, ended by: {trained.reason}", highlight=False)
+    console.print(f"Judge it in new tasks with: kshot rl eval {folder}", highlight=False)
+
+
+def _evaluate(command: RLEval) -> None:
+    console = Console(markup=False)
+    learner, environment = _built(_load_options(command.run))
+    best = command.run / "best.safetensors"
+    if not best.is_file():
+        raise ValueError(f"{command.run} has no best weights so far: its first validation has not come.")
+    learner.policy.load_state_dict(load_checkpoint(best)["learner"])
+    sizes = {"tasks": command.tasks, "trajectories": command.trajectories}
+    with console.status("adapting to new tasks"):
+        results = adaptation_curve(learner.inner, environment, rates=command.rates, **sizes)
+    for steps, result in enumerate(results):
+        console.print(f"{steps} steps: {result.metric} {result.short()}", highlight=False)
+    console.print(str(results[-1]), highlight=False, soft_wrap=True)
+
+
+def _built(options: PolicyOptions) -> tuple[MAMLTRPO, Environment]:
+    torch.manual_seed(options.seed)
+    environment = {"navigation2d": Navigation2D, "bandit": Bandit, "tabular-mdp": TabularMDP}[options.env]()
+    policy = policy_for(environment, options.hidden)
+    if isinstance(options, MAMLPolicyOptions):
+        return MAMLTRPO(policy, options.inner_lr, first_order=options.first_order, radius=options.radius), environment
+    return MAMLTRPO(policy, radius=options.radius), environment
+
+
+def _name(options: PolicyOptions) -> str:
+    return next(name for name, kind in _LEARNERS.items() if kind is type(options))
+
+
+def _load_options(folder: Path) -> PolicyOptions:
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        told = {**content["options"], "hidden": tuple(content["options"]["hidden"])}
+        return _LEARNERS[content["rl"]](**told)
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} is not a run of kshot rl: its config.json cannot be read ({error}).") from error

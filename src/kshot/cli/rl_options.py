@@ -1,0 +1,100 @@
+"""What can be said to ``kshot rl``. Nothing here imports torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
+
+__all__ = ["RL", "MAMLPolicyOptions", "PolicyOptions", "PretrainedPolicyOptions", "RLEval", "RLResume", "RLTrain"]
+
+EnvironmentName: TypeAlias = Literal["navigation2d", "bandit", "tabular-mdp"]
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What every way of training a policy is told."""
+
+    env: EnvironmentName = "navigation2d"
+    """The distribution of tasks."""
+    out: Path | None = None
+    """Folder of the run; runs/rl-LEARNER-ENV by default."""
+    minutes: float | None = None
+    """Budget in minutes; three where there is none."""
+    steps: int | None = None
+    """Budget in outer steps."""
+    tasks: int = 20
+    """Tasks of an outer step."""
+    trajectories: int = 20
+    """Trajectories of each task before each inner step, and after the last."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the policy's layers."""
+    radius: float = 0.01
+    """Of the trust region."""
+    every: int = 10
+    """Outer steps between validations and checkpoints."""
+    seed: int = 0
+    """Of weights, tasks and all that is random."""
+
+
+@dataclass(frozen=True)
+class MAMLPolicyOptions(PolicyOptions):
+    """MAML: policy-gradient steps inside, a trust-region step outside (Finn et al. 2017)."""
+
+    inner_steps: int = 1
+    """Inner steps in training."""
+    inner_lr: float = 0.1
+    """Inner step size; in a new task it is halved after the first step."""
+    first_order: bool = False
+    """Leave second derivatives out."""
+
+
+@dataclass(frozen=True)
+class PretrainedPolicyOptions(PolicyOptions):
+    """One policy for all tasks together by TRPO, the baseline that a new task then fine-tunes."""
+
+
+@dataclass(frozen=True)
+class RLTrain:
+    """Meta-train a policy into a run folder."""
+
+    learner: OmitSubcommandPrefixes[
+        Annotated[MAMLPolicyOptions, subcommand("maml")] | Annotated[PretrainedPolicyOptions, subcommand("pretrained")]
+    ]
+
+
+@dataclass(frozen=True)
+class RLResume:
+    """Go on with an interrupted run, exactly where it was, or give a finished one more time."""
+
+    run: Positional[Path]
+    """Folder of the run."""
+    minutes: float | None = None
+    """New total budget in minutes; as before by default."""
+    steps: int | None = None
+    """New total budget in outer steps; as before by default."""
+
+
+@dataclass(frozen=True)
+class RLEval:
+    """Judge the best policy of a run in tasks that it has never met: its return after 0, 1, 2 and 3 steps."""
+
+    run: Positional[Path]
+    """Folder of the run."""
+    tasks: int = 40
+    """How many fixed test tasks."""
+    trajectories: int = 40
+    """Trajectories of each before each step, and after the last."""
+    rates: tuple[float, ...] = (0.1, 0.05, 0.05)
+    """The size of each step."""
+
+
+@dataclass(frozen=True)
+class RL:
+    """Reinforcement learning: train, resume, eval."""
+
+    command: OmitSubcommandPrefixes[
+        Annotated[RLTrain, subcommand("train")]
+        | Annotated[RLResume, subcommand("resume")]
+        | Annotated[RLEval, subcommand("eval")]
+    ]

@@ -1,0 +1,176 @@
+"""Environments of kshot as Gymnasium's, for whatever trains there: one trajectory, or a batch that needs no processes.
+
+Importing this registers them; Gymnasium does it by ``gymnasium.make("kshot.rl.environments.gym:kshot/Navigation2D-v0")``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from kshot.rl.environments.bandit import Bandit
+from kshot.rl.environments.base import Environment, Tasks, check_tasks
+from kshot.rl.environments.navigation import Navigation2D
+from kshot.rl.environments.tabular_mdp import TabularMDP
+
+try:
+    import gymnasium
+    from gymnasium import spaces
+    from gymnasium.vector import AutoresetMode, VectorEnv
+    from gymnasium.vector.utils import batch_space
+except ImportError as error:
+    raise ImportError("this needs gymnasium: pip install 'kshot[rl]'") from error
+
+__all__ = ["TaskEnv", "TaskVectorEnv"]
+
+
+class TaskEnv(gymnasium.Env[Any, Any]):
+    """One trajectory at a time of one task.
+
+    A task is drawn when an episode begins for which none was set, by ``set_task`` or by ``reset(options={"task": …})``.
+
+    Args:
+        environment: where tasks and steps come from.
+
+    >>> env = gymnasium.make("kshot/Bandit-v0", arms=3, pulls=2).unwrapped
+    >>> env.set_task({"chances": np.ones(3)})
+    >>> _ = env.reset(seed=0)
+    >>> [env.step(1)[1] for _ in range(2)]
+    [1.0, 1.0]
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.observation_space, self.action_space = _spaces(environment)
+        self._task: Tasks | None = None
+
+    def sample_tasks(self, n: int) -> list[dict[str, NDArray[Any]]]:
+        """Draw n tasks, by the generator that ``reset(seed=…)`` seeds."""
+        drawn = self.environment.draw_tasks(int(self.np_random.integers(2**31)), np.arange(n))
+        return [{name: leaf[i].numpy() for name, leaf in drawn.items()} for i in range(n)]
+
+    def set_task(self, task: dict[str, Any]) -> None:
+        """Keep to a task from the next episode on.
+
+        Raises:
+            ValueError: it is no task of this environment.
+        """
+        dtype = torch.get_default_dtype()
+        told = {name: torch.as_tensor(np.asarray(leaf), dtype=dtype)[None] for name, leaf in task.items()}
+        check_tasks(self.environment, told)
+        self._task = told
+
+    def get_task(self) -> dict[str, NDArray[Any]] | None:
+        """Return the task that episodes keep to, where there is one."""
+        return None if self._task is None else {name: leaf[0].numpy() for name, leaf in self._task.items()}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        super().reset(seed=seed)
+        if options and "task" in options:
+            self.set_task(options["task"])
+        self._generator = torch.Generator().manual_seed(int(self.np_random.integers(2**31)))
+        self._now = self._task or self.environment.draw_tasks(int(self.np_random.integers(2**31)), np.arange(1))
+        self._state, seen = self.environment.reset(self._now, 1, self._generator)
+        self._steps = 0
+        return seen[0, 0].numpy().copy(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take a step."""
+        actions = _actions(self.environment, np.asarray(action)[None])[:, None]
+        found = self.environment.step(self._now, self._state, actions, self._generator)
+        self._state, self._steps = found.state, self._steps + 1
+        ended, cut = bool(found.done), self._steps >= self.environment.horizon
+        return found.observations[0, 0].numpy().copy(), float(found.rewards), ended, cut, {}
+
+
+class TaskVectorEnv(VectorEnv[Any, Any, Any]):
+    """A trajectory of each of many tasks, in one batch; what has ended waits for ``reset(options={"reset_mask": …})``.
+
+    Args:
+        environment: where tasks and steps come from.
+        num_envs: how many tasks.
+
+    >>> env = gymnasium.make_vec("kshot/Navigation2D-v0", num_envs=3)
+    >>> env.reset(seed=0)[0].shape
+    (3, 2)
+    """
+
+    metadata = {  # noqa: RUF012, as Gymnasium declares it
+        "autoreset_mode": AutoresetMode.DISABLED
+    }
+
+    _tasks: Tasks
+    _state: Any
+    _seen: Tensor
+    _steps: Tensor
+
+    def __init__(self, environment: Environment, num_envs: int) -> None:
+        self.environment, self.num_envs = environment, num_envs
+        self.single_observation_space, self.single_action_space = _spaces(environment)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin episodes of new tasks, or of ``options["tasks"]``: everywhere, or where ``options["reset_mask"]`` holds."""
+        super().reset(seed=seed)
+        told, everywhere = options or {}, torch.ones(self.num_envs, dtype=torch.bool)
+        mask = torch.as_tensor(told.get("reset_mask", everywhere))
+        number = int(self.np_random.integers(2**31))
+        tasks = told.get("tasks") or self.environment.draw_tasks(number, np.arange(self.num_envs))
+        generator = torch.Generator().manual_seed(number)
+        state, seen = self.environment.reset(tasks, 1, generator)
+        if not bool(mask.all()):
+            old = (self._tasks, self._state, self._seen, self._steps)
+            new = (tasks, state, seen, torch.zeros_like(self._steps))
+            both = tree_map(lambda one, other: torch.where(_like(mask, one), other, one), old, new)
+            self._tasks, self._state, self._seen, self._steps = both
+        else:
+            self._tasks, self._state, self._seen, self._generator = tasks, state, seen, generator
+            self._steps = torch.zeros(self.num_envs, dtype=torch.int64)
+        return self._seen[:, 0].numpy().copy(), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Take a step in every task."""
+        told = _actions(self.environment, np.asarray(actions))[:, None]
+        found = self.environment.step(self._tasks, self._state, told, self._generator)
+        self._state, self._seen, self._steps = found.state, found.observations, self._steps + 1
+        cut = (self._steps >= self.environment.horizon).numpy()
+        return self._seen[:, 0].numpy().copy(), found.rewards[:, 0].numpy(), found.done[:, 0].numpy(), cut, {}
+
+
+def _spaces(environment: Environment) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+    seen = spaces.Box(-environment.bound, environment.bound, (environment.features,), np.float32)
+    if environment.discrete:
+        return seen, spaces.Discrete(environment.actions)
+    return seen, spaces.Box(-1.0, 1.0, (environment.actions,), np.float32)
+
+
+def _actions(environment: Environment, actions: NDArray[Any]) -> Tensor:
+    """Return actions as an environment takes them, ``(tasks, actions)``: choices as one-hot rows."""
+    if environment.discrete:
+        return torch.eye(environment.actions)[torch.as_tensor(actions, dtype=torch.int64)]
+    return torch.as_tensor(actions, dtype=torch.get_default_dtype())
+
+
+def _like(mask: Tensor, leaf: Tensor) -> Tensor:
+    return mask.view(-1, *(1,) * (leaf.ndim - 1))
+
+
+def _register(name: str, kind: Callable[..., Environment]) -> None:
+    def alone(**told: Any) -> TaskEnv:
+        return TaskEnv(kind(**told))
+
+    def together(num_envs: int = 1, **told: Any) -> TaskVectorEnv:
+        return TaskVectorEnv(kind(**told), num_envs)
+
+    gymnasium.register(f"kshot/{name}-v0", entry_point=alone, vector_entry_point=together)
+
+
+for _kind in (Navigation2D, Bandit, TabularMDP):
+    if f"kshot/{_kind.__name__}-v0" not in gymnasium.registry:
+        _register(_kind.__name__, _kind)

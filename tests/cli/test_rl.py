@@ -1,0 +1,35 @@
+"""``kshot rl``: a policy from training to its curve of adaptation."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Kshot = Callable[..., Any]
+SMALL = ("--tasks", "2", "--trajectories", "2", "--hidden", "8", "--every", "1")
+
+
+@pytest.mark.parametrize("learner", ["maml", "pretrained"])
+@pytest.mark.parametrize("env", ["navigation2d", "bandit", "tabular-mdp"])
+def test_train_resume_and_eval(kshot: Kshot, learner: str, env: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ran = kshot("rl", "train", learner, "--env", env, *SMALL, "--steps", "1", "--out", run)
+    assert ran.code == 0, ran.err
+    assert "1 steps" in ran.out
+    ran = kshot("rl", "resume", run, "--steps", "2")
+    assert ran.code == 0, ran.err
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    ran = kshot("rl", "eval", run, "--tasks", "3", "--trajectories", "2", "--rates", "0.1", "0.05")
+    assert ran.code == 0, ran.err
+    assert [line.split(":")[0] for line in ran.out.splitlines()[:3]] == ["0 steps", "1 steps", "2 steps"]
+
+
+def test_what_is_no_run_is_refused(kshot: Kshot, tmp_path: Path) -> None:
+    assert "is not a run of kshot rl" in kshot("rl", "eval", tmp_path).err
+    run = tmp_path / "run"
+    assert kshot("rl", "train", "maml", *SMALL, "--steps", "1", "--out", run).code == 0
+    assert kshot("rl", "train", "maml", *SMALL, "--steps", "1", "--out", run).code != 0
+    (run / "best.safetensors").unlink()
+    assert "no best weights" in kshot("rl", "eval", run).err
