@@ -92,6 +92,23 @@ def semi() -> str:
     return markdown(("learner", "distractor classes", "accuracy, %", "gain, points, paired"), rows)
 
 
+def transfer() -> str:
+    """Return what a pretrained net reaches in each way of using it, and the paired difference to the meta-trained one."""
+    rows = [
+        (
+            f"{row['data']}, {row['ways']}-way {row['shots']}-shot",
+            row["learner"],
+            percent(row),
+            points(row) if row["difference_ci95"] else "",
+            f"{row['episodes']:,}",
+            f"{row['steps']:,} steps, {row['seconds'] / 60:.0f} min" if row["seconds"] else "",
+        )
+        for row in latest("transfer", "data", "shots", "learner")
+    ]
+    head = ("task", "net and its use", "accuracy, %", "to meta-training, points, paired", "test tasks", "training")
+    return markdown(head, rows)
+
+
 def sinusoid() -> str:
     """Return the mean squared error, after 1, 5 and 10 gradient steps where they are taken, beside the published one."""
     rows = []
@@ -281,6 +298,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "lake": lake,
     "distances": distances,
     "semi": semi,
+    "transfer": transfer,
     "sinusoid": sinusoid,
     "calibration": calibration,
     "sampling": sampling,

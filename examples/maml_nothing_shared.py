@@ -37,9 +37,9 @@ SETTINGS = [(lr, steps) for lr in (0.03, 0.05, 0.1, 0.2) for steps in (1, 5, 20,
 class Slopes(TaskSource):
     """Linear tasks; ``shared`` of the variance of a slope lies in the plane of the first two inputs."""
 
-    def __init__(self, shared: float, queries: int = 20, seed: int = 0, length: int = 1000) -> None:
+    def __init__(self, shared: float, queries: int = 20, seed: int = 0, length: int = 1000, points: int = 10) -> None:
         super().__init__(seed, length)
-        self.shared, self.queries = shared, queries
+        self.shared, self.queries, self.points = shared, queries, points
 
     @property
     def stamp(self) -> Mapping[str, str]:
@@ -54,7 +54,9 @@ class Slopes(TaskSource):
         in_plane, anywhere = self.normal(0, items, PLANE, 1), self.normal(1, items, INPUTS, 1)
         slope = np.sqrt((1 - self.shared) / INPUTS) * anywhere
         slope[:, :PLANE] += np.sqrt(self.shared / PLANE) * in_plane
-        inputs = (self.normal(stream, items, points, INPUTS) for stream, points in ((2, 10), (3, self.queries)))
+        inputs = (
+            self.normal(stream, items, points, INPUTS) for stream, points in ((2, self.points), (3, self.queries))
+        )
         return Episode(*(Batch(torch.from_numpy(x).float(), torch.from_numpy(x @ slope).float()) for x in inputs))
 
 

@@ -163,6 +163,27 @@ def absent(preset: str) -> None:
     raise DataUnavailable(preset)
 
 
+@pytest.mark.parametrize(
+    ("name", "steps", "printed"),
+    [("multi_task", 2, "Slopes that share nothing, MSE with 2"), ("long_tail", 2, "class means for a head: 3 to 20")],
+)
+def test_experiments_on_transfer(
+    name: str,
+    steps: int,
+    printed: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)  # they share how lines are drawn, and the linear tasks
+    path = EXAMPLES / f"{name}.py"
+    load(path).main(tmp_path, steps=steps)
+    assert printed in capsys.readouterr().out
+    assert f"    python examples/{path.name}" in path.read_text(encoding="utf-8").split('"""')[1]
+    for scheme in ("light", "dark"):
+        assert (tmp_path / f"{name.replace('_', '-')}-{scheme}.svg").stat().st_size < 150_000
+
+
 def test_every_experiment_on_maml_is_tested_here() -> None:
     names = {path.stem.removeprefix("maml_") for path in EXAMPLES.glob("maml_*.py")}
     assert names == {"potential", "directions", "steps", "waves", "omniglot", "nothing_shared"}

@@ -79,9 +79,11 @@ def test_links_lead_somewhere(page: Path) -> None:
         "few-examples.md",
         "in-context.md",
         "metric.md",
+        "multi-task.md",
         "neural-process.md",
         "recurrent.md",
         "snail.md",
+        "transfer.md",
         "uncertainty.md",
     ],
 )

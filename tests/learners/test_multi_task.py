@@ -9,18 +9,21 @@ import torch
 from torch import Tensor, nn
 from torchjd.aggregation import MGDA, Aggregator, Mean, UPGrad
 
-from kshot.batching import unstack
+from kshot.batching import map_leaves, unstack
 from kshot.core import Batch, Episode, Learner, Tasks
+from kshot.evaluation import evaluate
 from kshot.learners.gradient import MAML
 from kshot.learners.metric import Prototypical
-from kshot.learners.transfer import AggregatedGradient, MultiTask
+from kshot.learners.transfer import AggregatedGradient, LinearProbe, MultiTask
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
 from kshot.nets.multi_task import TaskConditioned, TaskHeads
 from kshot.tasks.episodes import Episodes
+from kshot.tasks.keys import normal
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.numbered import NumberedTasks
 from kshot.tasks.sinusoid import Sinusoids
+from kshot.tasks.source import TaskSource
 from kshot.training import train
 
 
@@ -59,10 +62,63 @@ def test_queries_are_not_learned_from() -> None:
     assert not torch.equal(learner.predictions(tasks), tasks.query.y)
 
 
+def test_one_model_for_all_is_least_squares_over_the_points_of_all_tasks() -> None:
+    tasks = waves().sample(np.arange(3))
+    x = tasks.support.x[0].flatten().double()[:, None]
+    y = tasks.support.y.flatten().double()[:, None]
+    known = torch.linalg.lstsq(torch.cat([x, torch.ones_like(x)], 1), y).solution.flatten()
+    learner = MultiTask(WithoutNumber(), mean_squared_error).double()
+    with torch.no_grad():
+        learner.net.line.weight.fill_(known[0])
+        learner.net.line.bias.fill_(known[1])
+    learner.meta_loss(doubled(tasks)).backward()
+    assert max(parameter.grad.abs().max() for parameter in learner.parameters()) < 1e-6
+
+
+class WithoutNumber(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(1, 1)
+
+    def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+        return self.line(inputs[0])
+
+
+def doubled(tasks: Episode) -> Episode:
+    return map_leaves(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, tasks)
+
+
+class Plane(TaskSource):
+    """Linear functions of 20 inputs whose slopes lie in the plane of the first two."""
+
+    @property
+    def stamp(self) -> dict[str, str]:
+        return {"data": "plane"}
+
+    def sample(self, items: np.ndarray) -> Episode:
+        def drawn(stream: int, *shape: int) -> Tensor:
+            numbers = normal(self.seed, stream, items, int(np.prod(shape)))
+            return torch.from_numpy(numbers).float().reshape(-1, *shape)
+
+        slope, x = drawn(0, 2, 1), [drawn(1, 10, 20), drawn(2, 15, 20)]
+        return Episode(*(Batch(one, one[..., :2] @ slope) for one in x))
+
+
+def test_a_trunk_learned_from_many_tasks_helps_on_new_ones() -> None:
+    learner = MultiTask(TaskHeads(nn.Linear(20, 2), 2, 1, tasks=60), mean_squared_error)
+    optimizer = torch.optim.Adam(learner.parameters(), 0.02)
+    train(learner, NumberedTasks(Plane(seed=0, length=60), 60), steps=300, tasks_per_step=60, optimizer=optimizer)
+    error = {
+        name: evaluate(LinearProbe(encoder, mean_squared_error, penalty=0.01), Plane(seed=1, length=200))
+        for name, encoder in {"learned": learner.net.trunk, "none": nn.Identity()}.items()
+    }
+    assert error["learned"].mean + error["learned"].ci95 < 0.2 * error["none"].mean
+
+
 def jacobian(learner: Learner, tasks: Tasks) -> Tensor:
     """Return the gradient of each task's loss by plain autograd, one task after the other."""
     rows = []
-    for loss in learner.task_losses(unstack(tasks)):
+    for loss in learner.task_losses(tasks if isinstance(tasks, list) else unstack(tasks)):
         gradients = torch.autograd.grad(loss, list(learner.parameters()), retain_graph=True, allow_unused=True)
         parameters = zip(gradients, learner.parameters(), strict=True)
         rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in parameters]))
@@ -95,6 +151,20 @@ def test_gradients_of_tasks_are_aggregated(name: str, aggregator: Aggregator) ->
     AggregatedGradient(together, aggregator, chunk_size=2)(tasks)
     again = torch.cat([parameter.grad.flatten() for parameter in together.parameters()])
     assert torch.allclose(again, found, rtol=1e-6, atol=1e-9)
+
+
+def test_gradients_add_up_over_calls_as_those_of_backward_do_and_tasks_may_differ_in_size() -> None:
+    tasks, learner = episodes(), MultiTask(MLP(6, 8, 3)).double()
+    ragged = [*unstack(tasks)[:3], cut(unstack(tasks)[3])]
+    expected = MGDA()(jacobian(learner, ragged))
+    for times in (1, 2):
+        AggregatedGradient(learner, MGDA())(ragged)
+        found = torch.cat([parameter.grad.flatten() for parameter in learner.parameters()])
+        assert torch.allclose(found, times * expected, rtol=1e-6, atol=1e-9)
+
+
+def cut(task: Episode) -> Episode:
+    return Episode(*(Batch(batch.x[:4], batch.y[:4]) for batch in task))
 
 
 def test_a_step_along_the_aggregate_makes_no_task_worse_where_one_along_the_mean_does() -> None:

@@ -141,6 +141,22 @@ def test_warm_up_trains_the_head_alone_first() -> None:
     assert set(other) == {"head weight", "head bias"}
 
 
+def test_after_the_warm_up_all_is_trained_from_where_it_left_the_head() -> None:
+    body = MLP(6, 5, 4).double()
+    batch = Batch(torch.randn(9, 6, dtype=torch.float64), one_hot(torch.arange(9) % 3, 3).double())
+    model = nn.Sequential(copy.deepcopy(body), nn.Linear(4, 3).double())
+    nn.init.zeros_(model[1].weight)
+    nn.init.zeros_(model[1].bias)
+    for trained, steps in ((model[1], 6), (model, 4)):
+        optimizer = torch.optim.SGD(trained.parameters(), 0.1, momentum=0.9)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(batch.x), batch.y.argmax(1)).backward()
+            optimizer.step()
+    learner = FineTune(body, 0.1, 4, warm_up=6)
+    assert torch.allclose(learner.predict(learner.adapt(batch), batch.x), model(batch.x), atol=1e-10)
+
+
 def test_class_means_predict_as_prototypes_before_the_first_step() -> None:
     body = MLP(6, 5, 4)
     task = Episode(*(Batch(torch.randn(9, 6), one_hot(torch.arange(9) % 3, 3)) for _ in range(2)))
