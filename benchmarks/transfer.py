@@ -143,7 +143,7 @@ def main() -> None:
     few = Episodes(data.val, 5, shots, length=options.choice, seed=3)
     meta = Prototypical(copy.deepcopy(start))
     tasks = Episodes(data.train, ways, shots, 5, 1000 + options.seed, augment=augment)
-    steps = {"meta": trained("prototypical", meta, tasks, validation, options)}
+    steps = {"random weights": 0, "meta": trained("prototypical", meta, tasks, validation, options)}
     minibatches = Minibatches(data.train, options.batch, 1000 + options.seed, augment=augment)
     classifier = Classifier(Prototypical(copy.deepcopy(start)), nn.Linear(features, minibatches.ways))
     steps["pretrained"] = trained("classifier", classifier, minibatches, validation, options)
@@ -152,6 +152,7 @@ def main() -> None:
     rows = []
     all_tasks = judged(meta, Episodes(data.test, 5, shots, length=options.tasks, seed=2))
     for name, learner in learners.items():
+        kind = "meta" if learner is meta else name.split(",")[0]
         count = min(options.tasks, options.tuned_tasks if isinstance(learner, FineTune) else options.tasks)
         result = judged(learner, Episodes(data.test, 5, shots, length=count, seed=2))
         paired = compare(result, replace(all_tasks, scores=all_tasks.scores[:count]))
@@ -166,8 +167,8 @@ def main() -> None:
                 difference=paired.difference,
                 difference_ci95=paired.ci95,
                 seed=options.seed,
-                seconds=0 if "random" in name else round(60 * options.minutes),
-                steps=steps["meta" if "meta" in name else "pretrained"],
+                seconds=round(60 * options.minutes) if steps[kind] else 0,
+                steps=steps[kind],
                 augmented=options.augment,
                 selected=f"best weights on 200 validation tasks, settings on {options.choice}",
                 setting={"lr": getattr(learner, "lr", None), "penalty": getattr(learner, "penalty", None)},
