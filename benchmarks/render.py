@@ -220,6 +220,21 @@ def bandits() -> str:
     return markdown(("bandit", *names, "training of RL²"), rows)
 
 
+def rl_speed() -> str:
+    """Return the time of an outer step, in all and by parts."""
+    rows = [
+        (
+            row["learner"],
+            f"{row['value']:.2f} s",
+            *(f"{1000 * part:.0f} ms" for part in row["parts"].values()),
+            f"{row['ratio']:.1f}",
+        )
+        for row in latest("rl_speed", "learner")
+    ]
+    head = ("2D navigation, policy 64-64", "outer step", "collecting", "adapting", "trust region")
+    return markdown((*head, "times the speed of pytorch-maml-rl"), rows)
+
+
 def last_runs() -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each workload's last run: what was timed in turns belongs together."""
     workloads: dict[str, list[dict[str, Any]]] = {}
@@ -308,6 +323,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "alphabets": alphabets,
     "navigation": navigation,
     "bandits": bandits,
+    "rl-speed": rl_speed,
     "intents-clinc150": lambda: intents("clinc150"),
     "intents-banking77": lambda: intents("banking77"),
     "strangers": strangers,

@@ -11,7 +11,6 @@ from rich.console import Console
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint, write_atomically
 from kshot.cli.rl_options import (
-    EnvironmentName,
     MAMLPolicyOptions,
     PolicyOptions,
     PretrainedPolicyOptions,
@@ -100,15 +99,15 @@ def _evaluate(command: RLEval) -> None:
 
 def _built(options: PolicyOptions) -> tuple[MAMLTRPO, Environment]:
     torch.manual_seed(options.seed)
-    environment = _environment(options.env)
+    environment = _environment(options)
     policy = policy_for(environment, options.hidden)
     if isinstance(options, MAMLPolicyOptions):
         return MAMLTRPO(policy, options.inner_lr, first_order=options.first_order, radius=options.radius), environment
     return MAMLTRPO(policy, radius=options.radius), environment
 
 
-def _environment(name: EnvironmentName) -> Environment:
-    match name:
+def _environment(options: PolicyOptions) -> Environment:
+    match options.env:
         case "navigation2d":
             return Navigation2D()
         case "bandit":
@@ -117,8 +116,8 @@ def _environment(name: EnvironmentName) -> Environment:
             return TabularMDP()
     from kshot.rl.environments.half_cheetah import HalfCheetahDir, HalfCheetahVel
 
-    threads = os.cpu_count() or 1
-    return HalfCheetahDir(threads=threads) if name == "half-cheetah-dir" else HalfCheetahVel(threads=threads)
+    kind = HalfCheetahDir if options.env == "half-cheetah-dir" else HalfCheetahVel
+    return kind(options.preset, threads=os.cpu_count() or 1)
 
 
 def _name(options: PolicyOptions) -> str:

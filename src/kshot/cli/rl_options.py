@@ -17,6 +17,8 @@ class PolicyOptions:
 
     env: EnvironmentName = "navigation2d"
     """The distribution of tasks."""
+    preset: Literal["gym", "finn2017"] = "gym"
+    """Timing, observations and reward of the half-cheetah: Gymnasium's, or those of Finn et al. 2017."""
     out: Path | None = None
     """Folder of the run; runs/rl-LEARNER-ENV by default."""
     minutes: float | None = None

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot.rl.environments.base import Environment, Tasks, Transition, check_tasks
+from kshot.rl.environments.planar import CentreOfMass
 from kshot.tasks.keys import uniform
 
 try:
@@ -20,7 +21,9 @@ try:
 except ImportError as error:
     raise ImportError("the half-cheetah needs MuJoCo: pip install 'kshot[mujoco]'") from error
 
-__all__ = ["HalfCheetahDir", "HalfCheetahVel"]
+__all__ = ["HalfCheetahDir", "HalfCheetahVel", "Preset"]
+
+Preset: TypeAlias = Literal["gym", "finn2017"]
 
 _MODEL = Path(gymnasium.envs.mujoco.__file__).parent / "assets" / "half_cheetah.xml"
 _STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS  # the time, positions and velocities
@@ -28,18 +31,31 @@ _TIMESTEP = 0.01
 
 
 class _HalfCheetah(Environment):
-    """The planar cheetah of Gymnasium's ``HalfCheetah-v5``: 17 numbers are seen, six joints are moved.
+    """A planar cheetah with six joints to move, the model of rllab and of Gymnasium.
 
     Every step starts the constraint solver anew, so that a state alone tells what follows, whatever thread simulates it.
     """
 
-    def __init__(self, horizon: int = 200, frame_skip: int = 5, threads: int = 1) -> None:
-        super().__init__(features=17, actions=6, horizon=horizon)
-        if frame_skip < 1 or threads < 1:
-            raise ValueError(f"expected frame_skip >= 1 and threads >= 1; found {frame_skip} and {threads}.")
-        self.frame_skip = frame_skip
+    def __init__(
+        self,
+        preset: Preset = "gym",
+        horizon: int = 200,
+        frame_skip: int | None = None,
+        threads: int = 1,
+        tells_goal: bool = False,
+    ) -> None:
+        if preset not in ("gym", "finn2017"):
+            raise ValueError(f"preset must be 'gym' or 'finn2017'; found {preset!r}.")
+        self.preset, self.tells_goal = preset, tells_goal
+        frames = {"gym": 5, "finn2017": 1}[preset] if frame_skip is None else frame_skip
+        features = (17 if preset == "gym" else 20) + tells_goal
+        super().__init__(features, actions=6, horizon=horizon)
+        if frames < 1 or threads < 1:
+            raise ValueError(f"expected frame_skip >= 1 and threads >= 1; found {frames} and {threads}.")
+        self.frame_skip = frames
         self._model = _model()
         self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART
+        self._centre = CentreOfMass(self._model)
         self._data = [mujoco.MjData(self._model) for _ in range(threads)]
         self._pool = Rollout(nthread=threads if threads > 1 else 0)
 
@@ -51,7 +67,9 @@ class _HalfCheetah(Environment):
     def stamp(self) -> dict[str, str]:
         """The protocol of these tasks."""
         timing = f"{self.frame_skip} x {_TIMESTEP:g} s a step"
-        return {"data": self._name, "physics": f"MuJoCo {mujoco.__version__}, {timing}", "horizon": str(self.horizon)}
+        physics = f"MuJoCo {mujoco.__version__}, {timing}"
+        told = {"observation": "state and goal"} if self.tells_goal else {}
+        return {"data": self._name, "preset": self.preset, "physics": physics, "horizon": str(self.horizon), **told}
 
     @property
     @abstractmethod
@@ -61,13 +79,16 @@ class _HalfCheetah(Environment):
     def _reward(self, tasks: Tasks, velocity: Float[Tensor, "tasks n"]) -> Float[Tensor, "tasks n"]: ...
 
     def reset(self, tasks: Tasks, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Stand nearly still: positions within 0.1 of the start, velocities normal with a deviation of 0.1."""
+        """Stand nearly still, somewhat differently each time."""
         size, joints = (check_tasks(self, tasks), n), self._model.nq
-        away = torch.rand(*size, joints, generator=generator, dtype=torch.float64) * 0.2 - 0.1
+        if self.preset == "gym":
+            away = torch.rand(*size, joints, generator=generator, dtype=torch.float64) * 0.2 - 0.1
+        else:
+            away = torch.randn(*size, joints, generator=generator, dtype=torch.float64) * 0.01
         moving = torch.randn(*size, joints, generator=generator, dtype=torch.float64) * 0.1
         start = torch.from_numpy(self._model.qpos0) + away
         state = torch.cat([torch.zeros(*size, 1, dtype=torch.float64), start, moving], -1)
-        return state, self._seen(state)
+        return state, self._seen(tasks, state)
 
     def step(
         self, tasks: Tasks, state: Tensor, actions: Float[Tensor, "tasks n actions"], generator: torch.Generator
@@ -79,13 +100,28 @@ class _HalfCheetah(Environment):
         rows: NDArray[Any] = state.flatten(0, 1).numpy()
         found, _ = self._pool.rollout(self._model, self._data, rows, np.ascontiguousarray(control.numpy()))
         following = torch.from_numpy(found[:, -1].copy()).view_as(state)
-        velocity = (following[..., 1] - state[..., 1]) / (self.frame_skip * _TIMESTEP)
-        rewards = self._reward(tasks, velocity.to(actions.dtype)) - 0.05 * bounded.square().sum(-1)
-        return Transition(following, self._seen(following), rewards, torch.zeros_like(rewards, dtype=torch.bool))
+        velocity = self._velocity(state, following).to(actions.dtype)
+        rewards = self._reward(tasks, velocity) - 0.05 * bounded.square().sum(-1)
+        return Transition(following, self._seen(tasks, following), rewards, torch.zeros_like(rewards, dtype=torch.bool))
 
-    def _seen(self, state: Tensor) -> Tensor:
-        """Return all positions but how far it has come, and all velocities."""
-        return state[..., 2:].to(torch.get_default_dtype())
+    def _velocity(self, state: Tensor, following: Tensor) -> Tensor:
+        """Return how fast the root has gone on the whole, or how fast the centre of mass goes at the end."""
+        if self.preset == "gym":
+            return (following[..., 1] - state[..., 1]) / (self.frame_skip * _TIMESTEP)
+        return self._centre(*self._joints(following))[1]
+
+    def _seen(self, tasks: Tasks, state: Tensor) -> Tensor:
+        """Return all positions but how far it has come, and all velocities; then centre of mass and goal where told."""
+        seen = [state[..., 2:]]
+        if self.preset == "finn2017":
+            seen.append(self._centre(*self._joints(state))[0])
+        if self.tells_goal:
+            (goal,) = tasks.values()
+            seen.append(goal[:, None, None].expand(*state.shape[:2], 1).to(state))
+        return torch.cat(seen, -1).to(torch.get_default_dtype())
+
+    def _joints(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        return state[..., 1 : 1 + self._model.nq], state[..., 1 + self._model.nq :]
 
 
 def _model() -> Any:
@@ -102,16 +138,20 @@ class HalfCheetahDir(_HalfCheetah):
     r"""Run forward, or backward: :math:`r = \pm v - 0.05 \lVert a \rVert^2`.
 
     After Chelsea Finn, Pieter Abbeel, Sergey Levine 2017, "Model-agnostic meta-learning for fast adaptation of deep
-    networks", with the observations, the timing and the velocity of the root of Gymnasium's ``HalfCheetah-v5``, which most
-    later work has; returns do not compare with the paper's. There are two tasks, so that those of a test are trained on.
+    networks". There are two tasks, so that those of a test are trained on.
 
     Args:
+        preset: ``"finn2017"`` is the environment of their code: a step of 0.01 s, v the velocity of the centre of mass,
+            which is also seen (20 numbers). ``"gym"`` has the observations (17 numbers), the five physical steps in a step
+            and the velocity of the root of Gymnasium's ``HalfCheetah-v5``, as most later work has; its returns do not
+            compare with theirs.
         horizon: steps of a trajectory.
-        frame_skip: physical steps of 0.01 s in a step.
+        frame_skip: physical steps of 0.01 s in a step, where it is not that of the preset.
         threads: that simulate; their number changes nothing else.
+        tells_goal: observations end with the direction or the speed, as for the oracle of the paper.
 
     Raises:
-        ValueError: one of them is below one.
+        ValueError: there is no such preset, or one of the numbers is below one.
 
     >>> import numpy as np
     >>> env, generator = HalfCheetahDir(), torch.Generator()
