@@ -15,14 +15,13 @@ from pathlib import Path
 import torch
 
 from kshot.allocator import keep_freed_memory
-from kshot.checkpoint import load_checkpoint
 from kshot.evaluation import compare
-from kshot.progress import show_progress
 from kshot.rl.environments.navigation import Navigation2D
 from kshot.rl.evaluation import VALIDATION_SEED, adaptation_curve
 from kshot.rl.maml_trpo import MAMLTRPO
 from kshot.rl.policies import policy_for
-from kshot.rl.training import Setting, train_policy
+from kshot.rl.training import Setting
+from policy_runs import trained
 from rows import result_row, write_rows
 
 PUBLISHED = {
@@ -39,23 +38,6 @@ HIDDEN = (64, 64)
 def learner_of(environment: Navigation2D, seed: int) -> MAMLTRPO:
     torch.manual_seed(seed)
     return MAMLTRPO(policy_for(environment, HIDDEN), lr=RATES[0])
-
-
-def trained(name: str, learner: MAMLTRPO, environment: Navigation2D, options: argparse.Namespace) -> dict[str, float]:
-    """Train into a folder, going on with what it holds, and load the best weights; return steps and seconds."""
-    folder = options.out / f"{name}-{options.seed}"
-    setting = Setting(steps=1, test_rates=RATES) if name == "MAML" else Setting(steps=0, test_rates=())
-    last = folder / "last.safetensors"
-    done = load_checkpoint(last)["position"] if last.exists() else {"step": 0, "seconds": 0.0}
-    minutes = options.minutes if name == "MAML" else options.minutes / 6  # which has no second derivatives to take
-    if done["step"] < options.steps and done["seconds"] < 60 * minutes:
-        with show_progress(name) as watch:
-            budget = {"steps": options.steps, "minutes": minutes}
-            run = {"out": folder, "resume": last.exists(), "seed": options.seed, "watch": watch}
-            train_policy(learner, environment, setting, **budget, **run)
-    learner.policy.load_state_dict(load_checkpoint(folder / "best.safetensors")["learner"])
-    position: dict[str, float] = load_checkpoint(last)["position"]
-    return position
 
 
 def best_rates(learner: MAMLTRPO, environment: Navigation2D) -> Sequence[float]:
@@ -86,7 +68,10 @@ def main() -> None:
         learner = learner_of(environment, options.seed)
         spent = {"step": 0, "seconds": 0.0}
         if name != "random":
-            spent = trained(name, learner, environment, options)
+            setting = Setting(steps=1, test_rates=RATES) if name == "MAML" else Setting(steps=0, test_rates=())
+            minutes = options.minutes if name == "MAML" else options.minutes / 6  # no second derivatives to take
+            budget = {"steps": options.steps, "minutes": minutes, "seed": options.seed}
+            spent = trained(options.out / f"{name}-{options.seed}", learner, environment, setting, **budget)
         rates = {"MAML": RATES, "oracle": ()}.get(name) if name in ("MAML", "oracle") else best_rates(learner, plain)
         curves[name] = adaptation_curve(learner.inner, environment, rates=rates)
         for steps, (result, published) in enumerate(zip(curves[name], PUBLISHED[name], strict=True)):

@@ -88,7 +88,7 @@ def test_the_centre_of_mass_is_that_of_mujoco() -> None:
         assert float(velocity) == pytest.approx(data.subtree_linvel[1, 0], abs=1e-12)
 
 
-GOLDEN: dict[Preset, list[float]] = {  # of MuJoCo 3.14
+GOLDEN: dict[Preset, list[float]] = {  # of MuJoCo 3.17
     "gym": [0.395106, -0.064631, 0.108397, -1.126271, -0.684599, -1.170876],
     "finn2017": [0.027015, -0.122099, 0.078388, -1.203722, -1.177732, -1.026318],
 }
