@@ -11,7 +11,7 @@ Kshot = Callable[..., Any]
 SMALL = ("--tasks", "2", "--trajectories", "2", "--hidden", "8", "--every", "1")
 
 
-@pytest.mark.parametrize("learner", ["maml", "pretrained"])
+@pytest.mark.parametrize("learner", ["maml", "promp", "pretrained"])
 @pytest.mark.parametrize("env", ["navigation2d", "bandit", "tabular-mdp", "half-cheetah-dir"])
 def test_train_resume_and_eval(kshot: Kshot, learner: str, env: str, tmp_path: Path) -> None:
     run = tmp_path / "run"

@@ -14,6 +14,7 @@ from kshot.cli.rl_options import (
     MAMLPolicyOptions,
     PolicyOptions,
     PretrainedPolicyOptions,
+    ProMPOptions,
     RLEval,
     RLResume,
     RLTrain,
@@ -25,14 +26,20 @@ from kshot.rl.environments.base import Environment
 from kshot.rl.environments.navigation import Navigation2D
 from kshot.rl.environments.tabular_mdp import TabularMDP
 from kshot.rl.evaluation import adaptation_curve
+from kshot.rl.learner import PolicyLearner
 from kshot.rl.maml_trpo import MAMLTRPO
 from kshot.rl.policies import policy_for
+from kshot.rl.promp import ProMP
 from kshot.rl.training import Setting, train_policy
 from kshot.run_folder import RunFolder
 
 __all__ = ["run_rl"]
 
-_LEARNERS: dict[str, type[PolicyOptions]] = {"maml": MAMLPolicyOptions, "pretrained": PretrainedPolicyOptions}
+_LEARNERS: dict[str, type[PolicyOptions]] = {
+    "maml": MAMLPolicyOptions,
+    "promp": ProMPOptions,
+    "pretrained": PretrainedPolicyOptions,
+}
 
 
 def run_rl(command: RLTrain | RLResume | RLEval) -> None:
@@ -62,7 +69,7 @@ def _train(folder: Path, options: PolicyOptions, resuming: bool) -> None:
     content = {"rl": _name(options), "options": {**asdict(options), "out": None}, "versions": versions()}
     write_atomically(folder / "config.json", json.dumps(content, indent=2).encode())
     setting = Setting(options.tasks, options.trajectories, steps=0, test_rates=())
-    if isinstance(options, MAMLPolicyOptions):
+    if isinstance(options, MAMLPolicyOptions | ProMPOptions):
         lr = options.inner_lr
         setting = replace(setting, steps=options.inner_steps, test_rates=(lr, lr / 2, lr / 2))
     with show_progress("training", console) as watch:
@@ -97,13 +104,21 @@ def _evaluate(command: RLEval) -> None:
     console.print(str(results[-1]), highlight=False, soft_wrap=True)
 
 
-def _built(options: PolicyOptions) -> tuple[MAMLTRPO, Environment]:
+def _built(options: PolicyOptions) -> tuple[PolicyLearner, Environment]:
     torch.manual_seed(options.seed)
     environment = _environment(options)
     policy = policy_for(environment, options.hidden)
-    if isinstance(options, MAMLPolicyOptions):
-        return MAMLTRPO(policy, options.inner_lr, first_order=options.first_order, radius=options.radius), environment
-    return MAMLTRPO(policy, radius=options.radius), environment
+    match options:
+        case MAMLPolicyOptions():
+            lr, first_order = options.inner_lr, options.first_order
+            return MAMLTRPO(policy, lr, first_order=first_order, radius=options.radius), environment
+        case ProMPOptions():
+            optimizer = torch.optim.Adam(policy.parameters(), options.lr)
+            sizes = {"lr": options.inner_lr, "clip": options.clip}
+            return ProMP(policy, optimizer, epochs=options.epochs, **sizes), environment
+        case PretrainedPolicyOptions():
+            return MAMLTRPO(policy, radius=options.radius), environment
+    raise TypeError(f"no learner goes by {type(options).__name__}.")
 
 
 def _environment(options: PolicyOptions) -> Environment:

@@ -6,7 +6,16 @@ from typing import Annotated, Literal, TypeAlias
 
 from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
-__all__ = ["RL", "MAMLPolicyOptions", "PolicyOptions", "PretrainedPolicyOptions", "RLEval", "RLResume", "RLTrain"]
+__all__ = [
+    "RL",
+    "MAMLPolicyOptions",
+    "PolicyOptions",
+    "PretrainedPolicyOptions",
+    "ProMPOptions",
+    "RLEval",
+    "RLResume",
+    "RLTrain",
+]
 
 EnvironmentName: TypeAlias = Literal["navigation2d", "bandit", "tabular-mdp", "half-cheetah-dir", "half-cheetah-vel"]
 
@@ -31,8 +40,6 @@ class PolicyOptions:
     """Trajectories of each task before each inner step, and after the last."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the policy's layers."""
-    radius: float = 0.01
-    """Of the trust region."""
     every: int = 10
     """Outer steps between validations and checkpoints."""
     seed: int = 0
@@ -49,11 +56,32 @@ class MAMLPolicyOptions(PolicyOptions):
     """Inner step size; in a new task it is halved after the first step."""
     first_order: bool = False
     """Leave second derivatives out."""
+    radius: float = 0.01
+    """Of the trust region."""
 
 
 @dataclass(frozen=True)
 class PretrainedPolicyOptions(PolicyOptions):
     """One policy for all tasks together by TRPO, the baseline that a new task then fine-tunes."""
+
+    radius: float = 0.01
+    """Of the trust region."""
+
+
+@dataclass(frozen=True)
+class ProMPOptions(PolicyOptions):
+    """Proximal meta-policy search: policy-gradient steps inside, gradient steps on clipped ratios outside."""
+
+    inner_steps: int = 1
+    """Inner steps in training."""
+    inner_lr: float = 0.1
+    """Inner step size; in a new task it is halved after the first step."""
+    lr: float = 1e-3
+    """Of Adam, the outer optimizer."""
+    epochs: int = 5
+    """Outer gradient steps on the same trajectories."""
+    clip: float = 0.3
+    """How far the ratio of probabilities may move before it gains nothing more."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,9 @@ class RLTrain:
     """Meta-train a policy into a run folder."""
 
     learner: OmitSubcommandPrefixes[
-        Annotated[MAMLPolicyOptions, subcommand("maml")] | Annotated[PretrainedPolicyOptions, subcommand("pretrained")]
+        Annotated[MAMLPolicyOptions, subcommand("maml")]
+        | Annotated[ProMPOptions, subcommand("promp")]
+        | Annotated[PretrainedPolicyOptions, subcommand("pretrained")]
     ]
 
 

@@ -10,6 +10,7 @@ from torch.func import grad, jvp, vjp, vmap
 
 from kshot.batching import unstack
 from kshot.rl.adaptation import Adapted, PolicyGradientSteps
+from kshot.rl.learner import PolicyLearner
 from kshot.rl.losses import divergence, surrogate
 from kshot.rl.policies import Parameters, Policy
 from kshot.rl.products import Kept, Products
@@ -30,9 +31,14 @@ class Update(NamedTuple):
     predicted: float
     gradient_norm: float
 
+    def metrics(self) -> dict[str, float]:
+        """Return its numbers by name."""
+        moved = self.step.judged.divergence
+        return {"divergence": moved, "predicted_divergence": self.predicted, "tried": self.step.tried}
+
 
 @final
-class MAMLTRPO:
+class MAMLTRPO(PolicyLearner):
     r"""Meta-learn weights of a policy from which a policy-gradient step leads to a good one, in trust regions.
 
     .. math::

@@ -1,4 +1,4 @@
-"""Meta-training of a policy: collect, adapt, collect again, and take a trust-region step."""
+"""Meta-training of a policy: collect, adapt, collect again, and take an outer step."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from kshot.rl.advantages import to_samples
 from kshot.rl.collect import collect
 from kshot.rl.environments.base import Environment
 from kshot.rl.evaluation import VALIDATION_SEED, adaptation_curve
-from kshot.rl.maml_trpo import MAMLTRPO, Update
+from kshot.rl.learner import Outcome, PolicyLearner
 from kshot.rl.seeds import generator_of
 from kshot.rl.trajectories import Samples
 from kshot.run_folder import RunFolder
@@ -52,7 +52,7 @@ class Setting:
 
 
 def train_policy(
-    learner: MAMLTRPO,
+    learner: PolicyLearner,
     environment: Environment,
     setting: Setting | None = None,
     *,
@@ -114,12 +114,12 @@ def train_policy(
 class _Run:
     """What changes while training: the weights, and the position in the run."""
 
-    def __init__(self, learner: MAMLTRPO, folder: RunFolder | None) -> None:
+    def __init__(self, learner: PolicyLearner, folder: RunFolder | None) -> None:
         self.learner, self.folder = learner, folder
         self.step, self.earlier = 0, 0.0
         self.best: float | None = None
         if folder is not None and (content := folder.load_last()) is not None:
-            learner.policy.load_state_dict(content["learner"])
+            learner.restore(content)
             position = content["position"]
             self.step, self.earlier, self.best = position["step"], position["seconds"], position["best"]
         self.start = time.monotonic()
@@ -136,7 +136,7 @@ class _Run:
             return "steps"
         return "minutes" if minutes is not None and self.seconds >= 60 * minutes else None
 
-    def take_step(self, environment: Environment, setting: Setting, seed: int) -> tuple[Update, list[float]]:
+    def take_step(self, environment: Environment, setting: Setting, seed: int) -> tuple[Outcome, list[float]]:
         """Take an outer step; return it, and the mean return before each inner step and after the last."""
         first = self.step * setting.tasks
         tasks = environment.draw_tasks(_FIRST_SEED + seed, np.arange(first, first + setting.tasks))
@@ -175,23 +175,21 @@ class _Run:
         self.best = score
         return True
 
-    def record(self, report: Report, update: Update, returns: list[float], results: list[Evaluation]) -> None:
+    def record(self, report: Report, update: Outcome, returns: list[float], results: list[Evaluation]) -> None:
         if self.folder is None:
             return
         line = {
             "step": report.step,
             "seconds": round(report.seconds, 2),
             "returns": returns,
-            "divergence": update.step.judged.divergence,
-            "predicted_divergence": update.predicted,
-            "tried": update.step.tried,
+            **update.metrics(),
         }
         if results:
             line["validation"] = [result.mean for result in results]
         self.folder.append_metrics(line)
         if not results:
             return
-        content = {"learner": self.learner.policy.state_dict()}
+        content = self.learner.state()
         position = {"step": self.step, "seconds": self.seconds, "best": self.best}
         if report.improved:
             self.folder.save_best({**content, "position": position})
