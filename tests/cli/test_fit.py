@@ -40,7 +40,7 @@ def test_texts_from_a_table_to_answers_and_new_classes(kshot: Kshot, texts: Path
     model = tmp_path / "model"
     ran = kshot("fit", texts, "--out", model)
     assert ran.code == 0, ran.err
-    assert "2 classes of 2 to 2 examples" in ran.out
+    assert "2 classes, 2 examples each" in ran.out
     assert "on 4 held-out examples, choice included" in ran.out.replace("\n", " ")
     ran = kshot("predict", model, "has my card come", "the password")
     assert [line.split()[-3:-2] for line in ran.out.splitlines()[1:]] == [["card"], ["password"]], ran.out

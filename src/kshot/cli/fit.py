@@ -28,10 +28,9 @@ def run_fit(command: Fit) -> None:
             encoder, command.method, threshold=command.threshold, picture=picture, cache=command.cache
         ).fit(x, y)
     save_model(model, command.out, Path(command.encoder) if of_run and command.encoder else None)
-    counts = Counter(y).values()
-    console.print(
-        f"{len(counts):,} classes of {min(counts)} to {max(counts)} examples; {model.features_.name}", highlight=False
-    )
+    few, many = min(Counter(y).values()), max(Counter(y).values())
+    sizes = f"{few}" if few == many else f"{few} to {many}"
+    console.print(f"{len(set(y)):,} classes, {sizes} examples each; {model.features_.name}", highlight=False)
     if command.method == "auto":
         console.print(str(model.choice_), highlight=False)
     console.print(f"{command.out}: kshot predict {command.out} FILE…", highlight=False)

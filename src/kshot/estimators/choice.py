@@ -14,9 +14,9 @@ from torch import Tensor
 from kshot.core import Learner, one_hot
 from kshot.estimators.held_out import folds_of, held_out_predictions
 
-__all__ = ["Candidate", "Choice", "choose"]
+__all__ = ["FEW", "Candidate", "Choice", "choose"]
 
-_FEW = 10  # examples of a class: fewer fit no more than a last layer
+FEW = 10  # examples of a class: fewer fit no more than a last layer
 _SIMILAR = 0.5  # of the way from guessing to knowing, by nearest means of held-out examples
 
 
@@ -99,7 +99,7 @@ def _right(candidates: Mapping[str, Candidate], labels: Tensor, ways: int, fold:
 
 def _outer(candidates: Mapping[str, Candidate], labels: Tensor, ways: int, apart: Tensor) -> Tensor:
     """Return which examples of an outer fold are answered right by the method that is chosen without them."""
-    fold, winner = folds_of(labels[~apart]), next(iter(candidates))
+    fold, winner = folds_of(labels[~apart], folds=3), next(iter(candidates))  # fewer, as each is a fit of each method
     if bool((fold >= 0).any()):
         inner = {name: Candidate(learner, rows[~apart]) for name, (learner, rows) in candidates.items()}
         right = _right(inner, labels[~apart], ways, fold)
@@ -114,7 +114,7 @@ def _best(accuracies: Mapping[str, float]) -> str:
 def _reason(counts: Tensor, nearest_mean: float, ways: int) -> str:
     shots = int(counts.median())
     known = (nearest_mean - 1 / ways) / (1 - 1 / ways) > _SIMILAR
-    amount = f"Few examples ({shots} of a class)" if shots < _FEW else f"Many examples ({shots} of a class)"
+    amount = f"Few examples ({shots} of a class)" if shots < FEW else f"Many examples ({shots} of a class)"
     likeness = "like what the encoder knows" if known else "unlike what the encoder knows"
     advice = {
         (True, True): "a last layer on frozen features is what such data can bear.",
@@ -125,4 +125,4 @@ def _reason(counts: Tensor, nearest_mean: float, ways: int) -> str:
         (False, True): "a last layer is enough, and fine-tuning the last blocks may add a little.",
         (False, False): "there is enough to fine-tune the encoder, and reason to.",
     }
-    return f"{amount}, {likeness}: {advice[shots < _FEW, known]}"
+    return f"{amount}, {likeness}: {advice[shots < FEW, known]}"

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor, nn
 
 from kshot.core import Batch, Learner, one_hot
-from kshot.estimators.choice import Candidate, Choice, choose
+from kshot.estimators.choice import FEW, Candidate, Choice, choose
 from kshot.estimators.familiarity import Familiarity
 from kshot.estimators.fitted import FewShotEstimator
 from kshot.estimators.held_out import fitted_scale, folds_of, held_out_predictions
@@ -157,12 +157,16 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         first, candidates = self.features_, dict[str, Candidate]()
         for method in methods_for(first):
             self.features_ = features_of(first, method)
-            if self.threshold is None or not self.features_.as_it_is:
+            if not self.features_.as_it_is or (self.threshold is None and self._bears_fine_tuning()):
                 others = [candidates[name].rows for name in HEADS if name in candidates and method in HEADS]
                 rows = others[0] if others else self._embedded(x, self.cache)
                 candidates[method] = Candidate(build_method(method, self.penalty, self.features_), rows)
         self.features_ = first
         return choose(candidates, self.labels_, len(self.classes_))
+
+    def _bears_fine_tuning(self) -> bool:
+        """Fewer examples fit no more than a last layer, and every comparison is some forty fits."""
+        return int(torch.bincount(self.labels_).median()) >= FEW
 
     def _adapt(self) -> "FewShotClassifier":
         """Adapt to the examples that are kept."""

@@ -60,7 +60,7 @@ def build_method(method: str, penalty: float, features: Features) -> Learner:
     if isinstance(features, Own) and method == "own" and isinstance(features.encoder, Learner):
         return features.encoder.eval()
     if isinstance(features, Own) and method in _DEPTHS:
-        return FineTune(features.encoder, lr=0.01, adapts=_DEPTHS[method], head="mean").eval()
+        return FineTune(features.encoder, lr=0.02, steps=25, adapts=_DEPTHS[method], head="mean").eval()
     nothing = nn.Identity()
     heads: dict[str, Learner] = {
         "nearest-mean": Prototypical(nothing, distance=squared_distances),
