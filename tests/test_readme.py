@@ -82,6 +82,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         "multi-task.md",
         "neural-process.md",
         "recurrent.md",
+        "rl.md",
         "snail.md",
         "transfer.md",
         "uncertainty.md",
