@@ -1,7 +1,14 @@
+"""What tests share: one thread, a seed, and the command line called in this process."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import pytest
 import torch
 
 from kshot.allocator import keep_freed_memory
+from kshot.cli import main
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -19,3 +26,28 @@ def memory_kept() -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def kshot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*args: Any) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["kshot", *map(str, args)])
+        capsys.readouterr()
+        code, message = 0, ""
+        try:
+            main()
+        except SystemExit as left:
+            # As the interpreter does: a text is printed, and the exit code is 1.
+            code, message = (1, f"{left.code}\n") if isinstance(left.code, str) else (int(left.code or 0), "")
+        out, err = capsys.readouterr()
+        return Ran(code, out, err + message)
+
+    return call
