@@ -11,6 +11,11 @@ from kshot.allocator import keep_freed_memory
 from kshot.cli import main
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest goes first, or one worker would end with it alone.
+    items.sort(key=lambda item: "the_code_of_the_readme" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     # Tests are many and small: more threads would only wait for each other.
