@@ -9,8 +9,8 @@ posterior; both meet the same test bandits. Intervals are over bandits.
 """
 
 import argparse
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from kshot.progress import show_progress
 from kshot.rl.environments.bandit import Bandit
 from kshot.rl.ppo import PPO
 from kshot.rl.recurrent_policy import RecurrentPolicy
+from kshot.rl.rl2 import RL2, TrialSetting
+from kshot.rl.training import train_policy
 from kshot.rl.trials import collect_trials
-from kshot.training import Report
 from rows import result_row, write_rows
 
 PUBLISHED = {  # of Gittins' index, random choice and RL²
@@ -76,23 +77,18 @@ def thompson(wins: Tensor, losses: Tensor, generator: torch.Generator) -> Tensor
     return torch.from_numpy(random.beta(1 + wins.numpy(), 1 + losses.numpy())).float()
 
 
-def trained(env: Bandit, minutes: float, seed: int) -> tuple[RecurrentPolicy, int]:
-    """Train for so many minutes; the last weights count."""
+def trained(env: Bandit, minutes: float, seed: int, out: Path) -> tuple[RecurrentPolicy, int]:
+    """Train for so many minutes, going on with what the folder holds; the last weights count."""
     torch.manual_seed(seed)
     policy = RecurrentPolicy(env.features, env.actions)
-    optimizer = torch.optim.Adam(policy.parameters(), LR)
-    ppo, generator, start, step = PPO(policy, optimizer), torch.Generator().manual_seed(seed), time.monotonic(), 0
+    learner = RL2(PPO(policy, torch.optim.Adam(policy.parameters(), LR)))
+    folder = out / f"{env.horizon}-{env.actions}-{seed}"
     with show_progress("RL²") as watch:
-        while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
-            for group in optimizer.param_groups:
-                group["lr"] = LR * (1 - progress)
-            tasks = env.draw_tasks(1000 + seed, np.arange(step * TRIALS, (step + 1) * TRIALS))
-            trials = collect_trials(env, policy, tasks, 1, generator)
-            ppo.update(trials, generator)
-            step += 1
-            paid = -trials.returns().mean().item()
-            watch(Report(step, paid, time.monotonic() - start, min(1.0, progress), step * TRIALS))
-    return policy, step
+        told = {"out": folder, "resume": (folder / "last.safetensors").exists(), "seed": seed, "watch": watch}
+        done = train_policy(
+            learner, env, TrialSetting(TRIALS), minutes=minutes, every=50, validation_tasks=1000, **told
+        )
+    return policy, done.steps
 
 
 def main() -> None:
@@ -102,11 +98,12 @@ def main() -> None:
     parser.add_argument("--arms", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/bandits"))
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
     env = Bandit(options.arms, options.pulls)
-    policy, steps = trained(env, options.minutes, options.seed)
+    policy, steps = trained(env, options.minutes, options.seed, options.out)
     tasks = env.draw_tasks(2, np.arange(TEST))
     index = gittins_index(options.pulls).float()
     rules: dict[str, Rule] = {

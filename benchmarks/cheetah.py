@@ -16,9 +16,9 @@ import torch
 from kshot.allocator import keep_freed_memory
 from kshot.rl.environments.half_cheetah import HalfCheetahDir, HalfCheetahVel
 from kshot.rl.evaluation import adaptation_curve
+from kshot.rl.gradient_learner import Setting
 from kshot.rl.maml_trpo import MAMLTRPO
 from kshot.rl.policies import policy_for
-from kshot.rl.training import Setting
 from policy_runs import trained
 from rows import result_row, write_rows
 

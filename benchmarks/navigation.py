@@ -18,9 +18,9 @@ from kshot.allocator import keep_freed_memory
 from kshot.evaluation import compare
 from kshot.rl.environments.navigation import Navigation2D
 from kshot.rl.evaluation import VALIDATION_SEED, adaptation_curve
+from kshot.rl.gradient_learner import Setting
 from kshot.rl.maml_trpo import MAMLTRPO
 from kshot.rl.policies import policy_for
-from kshot.rl.training import Setting
 from policy_runs import trained
 from rows import result_row, write_rows
 

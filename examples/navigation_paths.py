@@ -17,9 +17,10 @@ from kshot.progress import show_progress
 from kshot.report.figures import Draw, Palette, save_figure
 from kshot.rl.environments.navigation import Navigation2D
 from kshot.rl.evaluation import adaptation_curve, adaptation_trajectories
+from kshot.rl.gradient_learner import Setting
 from kshot.rl.maml_trpo import MAMLTRPO
 from kshot.rl.policies import policy_for
-from kshot.rl.training import Setting, train_policy
+from kshot.rl.training import train_policy
 from lines import FIGURES, lines
 
 SHOWN, PATHS = 3, 5  # tasks, and trajectories of each

@@ -26,6 +26,29 @@ def test_train_resume_and_eval(kshot: Kshot, learner: str, env: str, tmp_path: P
     assert [line.split(":")[0] for line in ran.out.splitlines()[:3]] == ["0 steps", "1 steps", "2 steps"]
 
 
+@pytest.mark.parametrize("env", ["bandit", "tabular-mdp"])
+def test_a_recurrent_policy_is_judged_by_episodes(kshot: Kshot, env: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    few = ("--tasks", "4", "--hidden", "8", "--episodes", "2")
+    ran = kshot("rl", "train", "rl2", "--env", env, *few, "--steps", "1", "--out", run)
+    assert ran.code == 0, ran.err
+    ran = kshot("rl", "resume", run, "--steps", "2")
+    assert ran.code == 0, ran.err
+    ran = kshot("rl", "eval", run, "--tasks", "3")
+    assert ran.code == 0, ran.err
+    assert [line.split(":")[0] for line in ran.out.splitlines()[:2]] == ["episode 1", "episode 2"]
+
+
+def test_a_policy_that_is_told_the_goal(kshot: Kshot, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ran = kshot("rl", "train", "pretrained", "--tells-goal", *SMALL, "--steps", "1", "--out", run)
+    assert ran.code == 0, ran.err
+    ran = kshot("rl", "eval", run, "--tasks", "3", "--trajectories", "2", "--rates", "0.1")
+    assert "position and goal" in ran.out
+    ran = kshot("rl", "train", "pretrained", "--env", "bandit", "--tells-goal", *SMALL, "--out", tmp_path / "other")
+    assert "has no goal" in ran.err
+
+
 def test_what_is_no_run_is_refused(kshot: Kshot, tmp_path: Path) -> None:
     assert "is not a run of kshot rl" in kshot("rl", "eval", tmp_path).err
     run = tmp_path / "run"

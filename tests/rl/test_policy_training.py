@@ -13,9 +13,10 @@ from kshot.rl.environments.bandit import Bandit
 from kshot.rl.environments.base import Transition
 from kshot.rl.environments.navigation import Navigation2D
 from kshot.rl.evaluation import adaptation_curve
+from kshot.rl.gradient_learner import Setting
 from kshot.rl.maml_trpo import MAMLTRPO
 from kshot.rl.policies import policy_for
-from kshot.rl.training import Setting, train_policy
+from kshot.rl.training import train_policy
 
 SMALL = Setting(tasks=4, trajectories=4, test_rates=(0.1,))
 

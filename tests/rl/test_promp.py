@@ -15,11 +15,12 @@ from kshot.rl.environments.bandit import Bandit
 from kshot.rl.environments.base import Environment
 from kshot.rl.environments.navigation import Navigation2D
 from kshot.rl.evaluation import adaptation_curve
+from kshot.rl.gradient_learner import Setting
 from kshot.rl.losses import divergence, surrogate
 from kshot.rl.policies import policy_for
 from kshot.rl.promp import ProMP
 from kshot.rl.seeds import generator_of
-from kshot.rl.training import Setting, train_policy
+from kshot.rl.training import train_policy
 from kshot.rl.trajectories import Samples
 from kshot.weights import Weights
 

@@ -1,5 +1,7 @@
 """Recurrent policies: what they see, how they are trained, and that they learn within a trial."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,11 @@ from kshot.rl.environments.navigation import Navigation2D
 from kshot.rl.environments.tabular_mdp import TabularMDP
 from kshot.rl.ppo import PPO, clipped_surrogate
 from kshot.rl.recurrent_policy import RecurrentPolicy
+from kshot.rl.rl2 import RL2, TrialSetting
+from kshot.rl.seeds import generator_of
+from kshot.rl.training import train_policy
 from kshot.rl.trials import collect_trials
+from kshot.training import Report
 
 
 def test_steps_of_a_trial_are_those_of_the_whole_sequence() -> None:
@@ -85,6 +91,42 @@ def test_learns_to_look_for_the_better_arm() -> None:
         ppo.update(collect_trials(env, policy, tasks(200 * step, 200), 1, generator), generator)
     found = collect_trials(env, policy, tasks(100_000, 1000), 1, generator).returns().mean()
     assert found > 5.2  # by chance 3; the best there is 5.5, as the first pull cannot know
+
+
+def test_a_resumed_run_is_the_run_without_a_break(tmp_path: Path) -> None:
+    env, setting = TabularMDP(states=3, choices=2, horizon=3), TrialSetting(tasks=6, episodes=2)
+
+    def learner() -> RL2:
+        torch.manual_seed(0)
+        policy = RecurrentPolicy(env.features, env.actions, 8)
+        return RL2(PPO(policy, torch.optim.Adam(policy.parameters(), 1e-2)))
+
+    whole, broken, again = learner(), learner(), learner()
+    train_policy(whole, env, setting, steps=4, every=2)
+    # Interrupted half-way through the same budget: the learning rate depends on it.
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(broken, env, setting, steps=4, every=2, out=tmp_path, watch=_interrupt_at_2)
+    train_policy(again, env, setting, steps=4, every=2, out=tmp_path, resume=True)
+    for one, other in zip(whole.policy.parameters(), again.policy.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert whole.ppo.optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 / 4)  # in the last step
+
+
+def _interrupt_at_2(report: Report) -> None:
+    if report.step == 2:
+        raise KeyboardInterrupt
+
+
+def test_episodes_are_judged_one_by_one() -> None:
+    env, policy = Bandit(arms=2, pulls=4), RecurrentPolicy(1, 2, 8)
+    learner = RL2(PPO(policy, torch.optim.Adam(policy.parameters())))
+    results = learner.judge(env, TrialSetting(episodes=3), tasks=50, seed=2)
+    trials = collect_trials(env, policy, env.draw_tasks(2, np.arange(50)), 3, generator_of(2, 0))
+    assert [result.stamp["episode"] for result in results] == ["1 of 3", "2 of 3", "3 of 3"]
+    torch.testing.assert_close(sum(result.scores for result in results), trials.returns().double())
+    assert learner.score(results) == pytest.approx(trials.returns().mean().item() / 3)
+    with pytest.raises(ValueError, match="episodes >= 1"):
+        TrialSetting(episodes=0)
 
 
 def test_what_a_trial_needs() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -11,10 +12,12 @@ from rich.console import Console
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint, write_atomically
 from kshot.cli.rl_options import (
+    GradientPolicyOptions,
     MAMLPolicyOptions,
     PolicyOptions,
     PretrainedPolicyOptions,
     ProMPOptions,
+    RL2Options,
     RLEval,
     RLResume,
     RLTrain,
@@ -25,12 +28,16 @@ from kshot.rl.environments.bandit import Bandit
 from kshot.rl.environments.base import Environment
 from kshot.rl.environments.navigation import Navigation2D
 from kshot.rl.environments.tabular_mdp import TabularMDP
-from kshot.rl.evaluation import adaptation_curve
+from kshot.rl.evaluation import TEST_SEED
+from kshot.rl.gradient_learner import Setting
 from kshot.rl.learner import PolicyLearner
 from kshot.rl.maml_trpo import MAMLTRPO
-from kshot.rl.policies import policy_for
+from kshot.rl.policies import Policy, policy_for
+from kshot.rl.ppo import PPO
 from kshot.rl.promp import ProMP
-from kshot.rl.training import Setting, train_policy
+from kshot.rl.recurrent_policy import RecurrentPolicy
+from kshot.rl.rl2 import RL2, TrialSetting
+from kshot.rl.training import train_policy
 from kshot.run_folder import RunFolder
 
 __all__ = ["run_rl"]
@@ -39,6 +46,7 @@ _LEARNERS: dict[str, type[PolicyOptions]] = {
     "maml": MAMLPolicyOptions,
     "promp": ProMPOptions,
     "pretrained": PretrainedPolicyOptions,
+    "rl2": RL2Options,
 }
 
 
@@ -68,18 +76,15 @@ def _train(folder: Path, options: PolicyOptions, resuming: bool) -> None:
     learner, environment = _built(options)
     content = {"rl": _name(options), "options": {**asdict(options), "out": None}, "versions": versions()}
     write_atomically(folder / "config.json", json.dumps(content, indent=2).encode())
-    setting = Setting(options.tasks, options.trajectories, steps=0, test_rates=())
-    if isinstance(options, MAMLPolicyOptions | ProMPOptions):
-        lr = options.inner_lr
-        setting = replace(setting, steps=options.inner_steps, test_rates=(lr, lr / 2, lr / 2))
     with show_progress("training", console) as watch:
         trained = train_policy(
             learner,
             environment,
-            setting,
+            _setting(options),
             steps=options.steps,
             minutes=options.minutes,
             every=options.every,
+            validation_tasks=1000 if isinstance(options, RL2Options) else 40,  # its trials are short and cheap
             out=folder,
             resume=resuming,
             seed=options.seed,
@@ -91,40 +96,67 @@ def _train(folder: Path, options: PolicyOptions, resuming: bool) -> None:
 
 def _evaluate(command: RLEval) -> None:
     console = Console(markup=False)
-    learner, environment = _built(_load_options(command.run))
+    options = _load_options(command.run)
+    learner, environment = _built(options)
     best = command.run / "best.safetensors"
     if not best.is_file():
         raise ValueError(f"{command.run} has no best weights so far: its first validation has not come.")
     learner.policy.load_state_dict(load_checkpoint(best)["learner"])
-    sizes = {"tasks": command.tasks, "trajectories": command.trajectories}
+    setting = _setting(options)
+    if isinstance(setting, Setting):
+        setting = replace(setting, trajectories=command.trajectories, test_rates=command.rates)
     with console.status("adapting to new tasks"):
-        results = adaptation_curve(learner.inner, environment, rates=command.rates, **sizes)
-    for steps, result in enumerate(results):
-        console.print(f"{steps} steps: {result.metric} {result.short()}", highlight=False)
+        results = learner.judge(environment, setting, command.tasks, TEST_SEED)
+    for number, result in enumerate(results):
+        stage = f"{number} steps" if isinstance(setting, Setting) else f"episode {number + 1}"
+        console.print(f"{stage}: {result.metric} {result.short()}", highlight=False)
     console.print(str(results[-1]), highlight=False, soft_wrap=True)
 
 
-def _built(options: PolicyOptions) -> tuple[PolicyLearner, Environment]:
+def _setting(options: PolicyOptions) -> Setting | TrialSetting:
+    match options:
+        case MAMLPolicyOptions() | ProMPOptions():
+            lr = options.inner_lr
+            return Setting(options.tasks, options.trajectories, options.inner_steps, test_rates=(lr, lr / 2, lr / 2))
+        case GradientPolicyOptions():
+            return Setting(options.tasks, options.trajectories, steps=0, test_rates=())
+        case RL2Options():
+            return TrialSetting(options.tasks, options.episodes)
+    raise TypeError(f"nothing is collected for {type(options).__name__}.")
+
+
+def _built(options: PolicyOptions) -> tuple[PolicyLearner[Any], Environment]:
     torch.manual_seed(options.seed)
     environment = _environment(options)
-    policy = policy_for(environment, options.hidden)
+    if isinstance(options, RL2Options):
+        memory = RecurrentPolicy(environment.features, environment.actions, options.hidden)
+        return RL2(PPO(memory, torch.optim.Adam(memory.parameters(), options.lr))), environment
+    if isinstance(options, GradientPolicyOptions):
+        return _adapting(options, policy_for(environment, options.hidden)), environment
+    raise TypeError(f"no learner goes by {type(options).__name__}.")
+
+
+def _adapting(options: GradientPolicyOptions, policy: Policy) -> PolicyLearner[Any]:
     match options:
         case MAMLPolicyOptions():
             lr, first_order = options.inner_lr, options.first_order
-            return MAMLTRPO(policy, lr, first_order=first_order, radius=options.radius), environment
+            return MAMLTRPO(policy, lr, first_order=first_order, radius=options.radius)
         case ProMPOptions():
             optimizer = torch.optim.Adam(policy.parameters(), options.lr)
             sizes = {"lr": options.inner_lr, "clip": options.clip}
-            return ProMP(policy, optimizer, epochs=options.epochs, **sizes), environment
+            return ProMP(policy, optimizer, epochs=options.epochs, **sizes)
         case PretrainedPolicyOptions():
-            return MAMLTRPO(policy, radius=options.radius), environment
+            return MAMLTRPO(policy, radius=options.radius)
     raise TypeError(f"no learner goes by {type(options).__name__}.")
 
 
 def _environment(options: PolicyOptions) -> Environment:
+    told = {"tells_goal": True} if isinstance(options, PretrainedPolicyOptions) and options.tells_goal else {}
     match options.env:
         case "navigation2d":
-            return Navigation2D()
+            return Navigation2D(**told)
+        case "bandit" | "tabular-mdp" if told:
+            raise ValueError(f"--tells-goal: a task of {options.env} has no goal. Leave it out.")
         case "bandit":
             return Bandit()
         case "tabular-mdp":
@@ -132,7 +164,7 @@ def _environment(options: PolicyOptions) -> Environment:
     from kshot.rl.environments.half_cheetah import HalfCheetahDir, HalfCheetahVel
 
     kind = HalfCheetahDir if options.env == "half-cheetah-dir" else HalfCheetahVel
-    return kind(options.preset, threads=os.cpu_count() or 1)
+    return kind(options.preset, threads=os.cpu_count() or 1, **told)
 
 
 def _name(options: PolicyOptions) -> str:
@@ -142,7 +174,8 @@ def _name(options: PolicyOptions) -> str:
 def _load_options(folder: Path) -> PolicyOptions:
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        told = {**content["options"], "hidden": tuple(content["options"]["hidden"])}
+        told = content["options"]
+        told["hidden"] = tuple(told["hidden"]) if isinstance(told["hidden"], list) else told["hidden"]
         return _LEARNERS[content["rl"]](**told)
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a run of kshot rl: its config.json cannot be read ({error}).") from error

@@ -8,10 +8,12 @@ from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
 __all__ = [
     "RL",
+    "GradientPolicyOptions",
     "MAMLPolicyOptions",
     "PolicyOptions",
     "PretrainedPolicyOptions",
     "ProMPOptions",
+    "RL2Options",
     "RLEval",
     "RLResume",
     "RLTrain",
@@ -36,10 +38,6 @@ class PolicyOptions:
     """Budget in outer steps."""
     tasks: int = 20
     """Tasks of an outer step."""
-    trajectories: int = 20
-    """Trajectories of each task before each inner step, and after the last."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Widths of the policy's layers."""
     every: int = 10
     """Outer steps between validations and checkpoints."""
     seed: int = 0
@@ -47,7 +45,17 @@ class PolicyOptions:
 
 
 @dataclass(frozen=True)
-class MAMLPolicyOptions(PolicyOptions):
+class GradientPolicyOptions(PolicyOptions):
+    """What every policy that adapts by gradient steps is told."""
+
+    trajectories: int = 20
+    """Trajectories of each task before each inner step, and after the last."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the policy's layers."""
+
+
+@dataclass(frozen=True)
+class MAMLPolicyOptions(GradientPolicyOptions):
     """MAML: policy-gradient steps inside, a trust-region step outside (Finn et al. 2017)."""
 
     inner_steps: int = 1
@@ -61,15 +69,17 @@ class MAMLPolicyOptions(PolicyOptions):
 
 
 @dataclass(frozen=True)
-class PretrainedPolicyOptions(PolicyOptions):
-    """One policy for all tasks together by TRPO, the baseline that a new task then fine-tunes."""
+class PretrainedPolicyOptions(GradientPolicyOptions):
+    """One policy for all tasks together by TRPO: the multi-task baseline, which a new task then fine-tunes."""
 
+    tells_goal: bool = False
+    """Observations end with the goal: a goal-conditioned policy, the oracle of the paper. In navigation2d and on legs."""
     radius: float = 0.01
     """Of the trust region."""
 
 
 @dataclass(frozen=True)
-class ProMPOptions(PolicyOptions):
+class ProMPOptions(GradientPolicyOptions):
     """Proximal meta-policy search: policy-gradient steps inside, gradient steps on clipped ratios outside."""
 
     inner_steps: int = 1
@@ -85,12 +95,29 @@ class ProMPOptions(PolicyOptions):
 
 
 @dataclass(frozen=True)
+class RL2Options(PolicyOptions):
+    """RL²: a recurrent policy by PPO, whose memory of a trial is what adapts (Duan et al. 2016)."""
+
+    env: Literal["bandit", "tabular-mdp"] = "bandit"
+    """The distribution of tasks; its actions are choices."""
+    tasks: int = 200
+    """Trials of an outer step, each in a task of its own."""
+    episodes: int = 1
+    """Episodes of a trial."""
+    hidden: int = 128
+    """Size of the policy's state."""
+    lr: float = 2e-3
+    """Of Adam; it falls to zero over the budget."""
+
+
+@dataclass(frozen=True)
 class RLTrain:
     """Meta-train a policy into a run folder."""
 
     learner: OmitSubcommandPrefixes[
         Annotated[MAMLPolicyOptions, subcommand("maml")]
         | Annotated[ProMPOptions, subcommand("promp")]
+        | Annotated[RL2Options, subcommand("rl2")]
         | Annotated[PretrainedPolicyOptions, subcommand("pretrained")]
     ]
 
@@ -109,16 +136,16 @@ class RLResume:
 
 @dataclass(frozen=True)
 class RLEval:
-    """Judge the best policy of a run in tasks that it has never met: its return after 0, 1, 2 and 3 steps."""
+    """Judge the best policy of a run in tasks that it has never met: its return after each step, or episode of a trial."""
 
     run: Positional[Path]
     """Folder of the run."""
     tasks: int = 40
     """How many fixed test tasks."""
     trajectories: int = 40
-    """Trajectories of each before each step, and after the last."""
+    """Trajectories of each before each step, and after the last; a trial of RL² is one."""
     rates: tuple[float, ...] = (0.1, 0.05, 0.05)
-    """The size of each step."""
+    """The size of each gradient step."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,27 @@
 """What training asks of whatever meta-learns a policy."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from kshot.rl.adaptation import PolicyGradientSteps
-from kshot.rl.policies import Policy
-from kshot.rl.trajectories import Samples
+import torch
+from torch import nn
 
-__all__ = ["Outcome", "PolicyLearner"]
+from kshot.evaluation import Evaluation
+from kshot.rl.environments.base import Environment, Tasks
+
+__all__ = ["Outcome", "PolicyLearner", "StepSetting"]
+
+
+@runtime_checkable
+class StepSetting(Protocol):
+    """What a training step collects: the loop itself asks for the number of tasks alone."""
+
+    @property
+    def tasks(self) -> int:
+        """The meta-batch size."""
+
+
+S = TypeVar("S", bound=StepSetting)
 
 
 @runtime_checkable
@@ -19,24 +32,37 @@ class Outcome(Protocol):
         """Return its numbers by name, for the record of a run."""
 
 
-class PolicyLearner(ABC):
-    """A policy, how it adapts to a task, and how an outer step improves what it adapts from."""
+class PolicyLearner(ABC, Generic[S]):
+    """A policy, and how a step of meta-training in some tasks improves it."""
 
-    policy: Policy
-    inner: PolicyGradientSteps
+    policy: nn.Module
+
+    @property
+    @abstractmethod
+    def default_setting(self) -> S:
+        """What a step collects where nothing else is asked for."""
 
     @abstractmethod
-    def update(self, path: Sequence[Samples], after: Samples) -> Outcome:
-        """Take one outer step.
-
-        Args:
-            path: for each inner step the samples of all tasks, which the weights before it collected. Tensors have a leading
-                task axis.
-            after: the samples of all tasks, which the adapted weights collected.
+    def take_step(
+        self, environment: Environment, tasks: Tasks, setting: S, generator: torch.Generator
+    ) -> tuple[Outcome, list[float]]:
+        """Collect and learn; return what came of it and the mean return at each stage, the last one last.
 
         Raises:
             FloatingPointError: something is not finite; the policy is as it was before the step that failed.
+            RuntimeError: the simulator failed.
         """
+
+    @abstractmethod
+    def judge(self, environment: Environment, setting: S, tasks: int, seed: int) -> list[Evaluation]:
+        """Return how good the policy is in so many fixed tasks, stage by stage of what it learns in them."""
+
+    @abstractmethod
+    def score(self, results: list[Evaluation]) -> float:
+        """Return what chooses the best weights, of what ``judge`` found; more is better."""
+
+    def at_progress(self, progress: float) -> None:
+        """Change what training changes over its budget; ``progress`` is the share that is spent, 0 to 1."""
 
     def state(self) -> dict[str, Any]:
         """Return all that goes on changing, for a checkpoint."""

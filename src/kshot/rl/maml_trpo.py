@@ -10,7 +10,7 @@ from torch.func import grad, jvp, vjp, vmap
 
 from kshot.batching import unstack
 from kshot.rl.adaptation import Adapted, PolicyGradientSteps
-from kshot.rl.learner import PolicyLearner
+from kshot.rl.gradient_learner import GradientPolicyLearner
 from kshot.rl.losses import divergence, surrogate
 from kshot.rl.policies import Parameters, Policy
 from kshot.rl.products import Kept, Products
@@ -38,7 +38,7 @@ class Update(NamedTuple):
 
 
 @final
-class MAMLTRPO(PolicyLearner):
+class MAMLTRPO(GradientPolicyLearner):
     r"""Meta-learn weights of a policy from which a policy-gradient step leads to a good one, in trust regions.
 
     .. math::

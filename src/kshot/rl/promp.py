@@ -11,7 +11,7 @@ from torch.func import vmap
 
 from kshot.learners.gradient.inner_loop import InnerLoop
 from kshot.rl.adaptation import PolicyGradientSteps
-from kshot.rl.learner import PolicyLearner
+from kshot.rl.gradient_learner import GradientPolicyLearner
 from kshot.rl.losses import divergence, surrogate
 from kshot.rl.policies import Policy
 from kshot.rl.ppo import clipped_surrogate
@@ -42,7 +42,7 @@ class _Collected(NamedTuple):
 
 
 @final
-class ProMP(PolicyLearner):
+class ProMP(GradientPolicyLearner):
     r"""Meta-learn a policy by several gradient steps on the same trajectories.
 
     .. math::
@@ -94,7 +94,7 @@ class ProMP(PolicyLearner):
         self._loop = InnerLoop()
 
     def update(self, path: Sequence[Samples], after: Samples) -> ProMPOutcome:
-        """Take an outer step of so many epochs; see ``PolicyLearner.update``."""
+        """Take an outer step of so many epochs; see ``GradientPolicyLearner.update``."""
         collected = self._collected(path, after)
         value = math.nan
         for _ in range(self.epochs):

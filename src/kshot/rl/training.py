@@ -1,60 +1,29 @@
-"""Meta-training of a policy: collect, adapt, collect again, and take an outer step."""
+"""Meta-training of a policy: draw tasks, take a step in them, now and then validate and save."""
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
 from kshot.evaluation import Evaluation
-from kshot.rl.advantages import to_samples
-from kshot.rl.collect import collect
 from kshot.rl.environments.base import Environment
-from kshot.rl.evaluation import VALIDATION_SEED, adaptation_curve
-from kshot.rl.learner import Outcome, PolicyLearner
+from kshot.rl.evaluation import VALIDATION_SEED
+from kshot.rl.learner import Outcome, PolicyLearner, S
 from kshot.rl.seeds import generator_of
-from kshot.rl.trajectories import Samples
 from kshot.run_folder import RunFolder
 from kshot.training import Report, Trained, Watch
 
-__all__ = ["Setting", "train_policy"]
+__all__ = ["train_policy"]
 
 _FIRST_SEED = 1_000  # of training tasks, behind those of validation and test
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a training step collects.
-
-    Args:
-        tasks: the meta-batch size.
-        trajectories: of each task before each inner step, and after the last.
-        steps: inner steps; without any it is ordinary TRPO on all tasks together, which is how a policy is pretrained.
-        discount: gamma.
-        decay: lambda of the advantage estimates.
-        test_rates: step sizes of the adaptation that is validated.
-    """
-
-    tasks: int = 20
-    trajectories: int = 20
-    steps: int = 1
-    discount: float = 0.99
-    decay: float = 1.0
-    test_rates: Sequence[float] = (0.1, 0.05, 0.05)
-
-    def __post_init__(self) -> None:
-        if self.tasks < 1 or self.trajectories < 1 or self.steps < 0:
-            found = f"{self.tasks}, {self.trajectories} and {self.steps}"
-            raise ValueError(f"expected tasks >= 1, trajectories >= 1 and steps >= 0; found {found}.")
-
-
 def train_policy(
-    learner: PolicyLearner,
+    learner: PolicyLearner[S],
     environment: Environment,
-    setting: Setting | None = None,
+    setting: S | None = None,
     *,
     steps: int | None = None,
     minutes: float | None = None,
@@ -67,13 +36,12 @@ def train_policy(
 ) -> Trained:
     """Meta-train a policy.
 
-    Validation adapts to fixed tasks of its own, and chooses the best weights by the mean return after one step of
-    adaptation, after two, and so on; where there are no ``test_rates``, by the return without adaptation.
+    Validation is in fixed tasks of its own, and the ``score`` of the learner chooses the best weights by it.
 
     Args:
         learner: trained in place; it ends with its last weights.
         environment: where tasks come from.
-        setting: what a step collects.
+        setting: what a step collects; the learner has a default.
         steps: budget in outer steps.
         minutes: budget in minutes of wall clock, validation included.
         every: steps between validations and checkpoints.
@@ -91,11 +59,12 @@ def train_policy(
     if steps is None and minutes is None:
         raise ValueError("train_policy needs a budget: pass steps=, minutes= or both.")
     run = _Run(learner, None if out is None else RunFolder(out, resume))
-    setting = Setting() if setting is None else setting
+    setting = learner.default_setting if setting is None else setting
     while (reason := run.ending(steps, minutes)) is None:
+        learner.at_progress(run.progress(steps, minutes))
         update, returns = run.take_step(environment, setting, seed)
         due = run.step % every == 0 or run.ending(steps, minutes) is not None
-        results = run.validate(environment, setting, validation_tasks) if due else []
+        results = learner.judge(environment, setting, validation_tasks, VALIDATION_SEED) if due else []
         report = Report(
             step=run.step,
             loss=-returns[-1],
@@ -111,10 +80,10 @@ def train_policy(
     return Trained(reason, run.step, run.seconds, run.best)
 
 
-class _Run:
+class _Run(Generic[S]):
     """What changes while training: the weights, and the position in the run."""
 
-    def __init__(self, learner: PolicyLearner, folder: RunFolder | None) -> None:
+    def __init__(self, learner: PolicyLearner[S], folder: RunFolder | None) -> None:
         self.learner, self.folder = learner, folder
         self.step, self.earlier = 0, 0.0
         self.best: float | None = None
@@ -136,40 +105,19 @@ class _Run:
             return "steps"
         return "minutes" if minutes is not None and self.seconds >= 60 * minutes else None
 
-    def take_step(self, environment: Environment, setting: Setting, seed: int) -> tuple[Outcome, list[float]]:
-        """Take an outer step; return it, and the mean return before each inner step and after the last."""
+    def take_step(self, environment: Environment, setting: S, seed: int) -> tuple[Outcome, list[float]]:
+        """Take a step in the tasks that are next, by random numbers that depend on the seed and the step alone."""
         first = self.step * setting.tasks
         tasks = environment.draw_tasks(_FIRST_SEED + seed, np.arange(first, first + setting.tasks))
-        generator, inner = generator_of(_FIRST_SEED + seed, self.step), self.learner.inner
-        weights, path, returns = inner.start(setting.tasks), list[Samples](), []
         try:
-            for number in range(setting.steps + 1):
-                found = collect(environment, inner.policy, weights, tasks, setting.trajectories, generator)
-                path.append(to_samples(found, setting.discount, setting.decay))
-                returns.append(found.returns().mean().item())
-                if number < setting.steps:
-                    weights = inner(weights, path[-1])
-            update = self.learner.update(path[:-1], path[-1])
+            taken = self.learner.take_step(environment, tasks, setting, generator_of(_FIRST_SEED + seed, self.step))
         except (FloatingPointError, RuntimeError) as error:
             raise type(error)(f"outer step {self.step + 1}: {error}") from error
         self.step += 1
-        return update, returns
-
-    def validate(self, environment: Environment, setting: Setting, tasks: int) -> list[Evaluation]:
-        return adaptation_curve(
-            self.learner.inner,
-            environment,
-            tasks=tasks,
-            rates=setting.test_rates,
-            trajectories=setting.trajectories,
-            discount=setting.discount,
-            decay=setting.decay,
-            seed=VALIDATION_SEED,
-        )
+        return taken
 
     def improves(self, results: list[Evaluation]) -> bool:
-        judged = results[1:] or results
-        score = sum(result.mean for result in judged) / len(judged)
+        score = self.learner.score(results)
         if self.best is not None and score <= self.best:
             return False
         self.best = score
