@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=60.0, help="of MAML; the oracle has half of them")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--fisher-tasks", type=int, help="those that the Fisher information is of; all by default")
     parser.add_argument("--out", type=Path, default=Path("runs/cheetah"))
     options = parser.parse_args()
     keep_freed_memory()
@@ -50,7 +51,9 @@ def main() -> None:
     for name, figures in PUBLISHED[options.env].items():
         environment = told if name == "oracle" else plain
         torch.manual_seed(options.seed)
-        learner = MAMLTRPO(policy_for(environment, HIDDEN), lr=RATES[0])
+        learner = MAMLTRPO(
+            policy_for(environment, HIDDEN), RATES[0], fisher_tasks=options.fisher_tasks, threads=options.threads
+        )
         spent = {"step": 0, "seconds": 0.0}
         if name != "random":
             setting = Setting(tasks=options.tasks, steps=1, test_rates=RATES[:1])

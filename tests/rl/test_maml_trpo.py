@@ -167,14 +167,27 @@ def test_an_update_lowers_the_loss_within_the_radius_and_only_then_moves() -> No
     assert all(torch.equal(a, b) for a, b in zip(before, still.policy.parameters(), strict=True))
 
 
-def test_updates_are_the_same_by_seed() -> None:
-    def weights() -> Tensor:
+def test_updates_are_the_same_by_seed_and_for_any_number_of_threads() -> None:
+    def weights(threads: int) -> Tensor:
         environment = Navigation2D(horizon=5)
-        learner = small(environment)
+        learner = small(environment, threads=threads)
         learner.update(*collected(learner, environment, 1))
         return torch.cat([one.detach().flatten() for one in learner.policy.parameters()])
 
-    assert torch.equal(weights(), weights())
+    assert torch.equal(weights(1), weights(1))
+    assert torch.equal(weights(1), weights(2))
+
+
+def test_the_fisher_information_of_some_tasks_is_theirs_alone() -> None:
+    environment = Navigation2D(horizon=5)
+    few, every = small(environment, fisher_tasks=2), small(environment)
+    path, after = collected(every, environment, 1)
+    slope, v = few.slope(path, after), every.slope(path, after).gradient
+    assert torch.equal(slope.gradient, v)
+    first = [Samples(*(leaf[:2] for leaf in samples)) for samples in (*path, after)]
+    expected = every.slope(first[:-1], first[-1]).fisher(v)
+    assert torch.allclose(slope.fisher(v), expected, rtol=1e-12)
+    assert not torch.allclose(slope.fisher(v), every.slope(path, after).fisher(v))
 
 
 def test_conjugate_gradients_solve_what_a_dense_solver_solves() -> None:
@@ -230,3 +243,9 @@ def test_start_shares_weights_among_tasks() -> None:
     for name, one in policy.named_parameters():
         assert start[name].shape == (5, *one.shape)
         assert torch.equal(start[name][4], one)
+
+
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"fisher_tasks": 0}])
+def test_counts_below_one_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="fisher_tasks >= 1 and threads >= 1"):
+        MAMLTRPO(policy_for(Navigation2D()), **wrong)  # type: ignore[arg-type]

@@ -42,6 +42,7 @@ from kshot.run_folder import RunFolder
 
 __all__ = ["run_rl"]
 
+_CORES = os.cpu_count() or 1
 _LEARNERS: dict[str, type[PolicyOptions]] = {
     "maml": MAMLPolicyOptions,
     "promp": ProMPOptions,
@@ -139,14 +140,20 @@ def _built(options: PolicyOptions) -> tuple[PolicyLearner[Any], Environment]:
 def _adapting(options: GradientPolicyOptions, policy: Policy) -> PolicyLearner[Any]:
     match options:
         case MAMLPolicyOptions():
-            lr, first_order = options.inner_lr, options.first_order
-            return MAMLTRPO(policy, lr, first_order=first_order, radius=options.radius)
+            return MAMLTRPO(
+                policy,
+                options.inner_lr,
+                first_order=options.first_order,
+                radius=options.radius,
+                fisher_tasks=options.fisher_tasks,
+                threads=_CORES,
+            )
         case ProMPOptions():
             optimizer = torch.optim.Adam(policy.parameters(), options.lr)
             sizes = {"lr": options.inner_lr, "clip": options.clip}
             return ProMP(policy, optimizer, epochs=options.epochs, **sizes)
         case PretrainedPolicyOptions():
-            return MAMLTRPO(policy, radius=options.radius)
+            return MAMLTRPO(policy, radius=options.radius, threads=_CORES)
     raise TypeError(f"no learner goes by {type(options).__name__}.")
 
 
@@ -164,7 +171,7 @@ def _environment(options: PolicyOptions) -> Environment:
     from kshot.rl.environments.half_cheetah import HalfCheetahDir, HalfCheetahVel
 
     kind = HalfCheetahDir if options.env == "half-cheetah-dir" else HalfCheetahVel
-    return kind(options.preset, threads=os.cpu_count() or 1, **told)
+    return kind(options.preset, threads=_CORES, **told)
 
 
 def _name(options: PolicyOptions) -> str:
