@@ -36,7 +36,7 @@ from kshot.learners.metric import Prototypical
 from kshot.learners.metric.distances import cosine
 from kshot.learners.transfer import LinearProbe
 from kshot.nets.features import CentreAndNormalise
-from kshot.nets.pretrained import SentenceEncoder
+from kshot.nets.sentence_encoder import SentenceEncoder
 from kshot.tasks.banking77 import banking77
 from kshot.tasks.clinc150 import clinc150, out_of_scope
 from kshot.tasks.episodes import Episodes

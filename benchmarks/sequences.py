@@ -26,7 +26,11 @@ from kshot.evaluation import evaluate
 from kshot.learners.memory import NTMCell, Transducer
 from kshot.losses import Loss, bit_errors, bits
 from kshot.nets.cells import LSTM, Cell
-from kshot.tasks.sequences import AssociativeRecall, Copy, NGrams, PrioritySort, RepeatCopy, Sequences
+from kshot.tasks.associative_recall import AssociativeRecall
+from kshot.tasks.copying import Copy, RepeatCopy
+from kshot.tasks.n_grams import NGrams
+from kshot.tasks.priority_sort import PrioritySort
+from kshot.tasks.sequences import Sequences
 from rows import result_row, write_rows
 from train_once import train_to_best
 

@@ -47,7 +47,7 @@ def paths(learner: MAMLTRPO, title: str, step: int) -> Draw:
             for number in range(PATHS):
                 on = found.mask[task, :, number] > 0
                 axes.plot(*found.observations[task, on, number].T, color=colour, alpha=0.6, linewidth=1)
-            axes.plot(*goals[task], "*", color=colour, markersize=14)
+            axes.plot(*goals[task], "*", color=colour, markersize=15, markeredgecolor=palette.line, zorder=3)
         axes.set(title=title, xlim=(-0.8, 0.8), ylim=(-0.8, 0.8), aspect="equal")
 
     return draw

@@ -20,7 +20,7 @@ from kshot.learners.memory import NTMCell, Transducer
 from kshot.losses import bit_errors
 from kshot.progress import show_progress
 from kshot.report.figures import Draw, Palette, save_figure
-from kshot.tasks.sequences import Copy
+from kshot.tasks.copying import Copy
 from kshot.training import train
 from lines import FIGURES
 

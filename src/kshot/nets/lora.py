@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from kshot.nets.pretrained import PictureEncoder, SentenceEncoder
+from kshot.nets.picture_encoder import PictureEncoder
+from kshot.nets.sentence_encoder import SentenceEncoder
 
 __all__ = ["with_lora"]
 
