@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -129,10 +130,18 @@ def _environment(options: PolicyOptions) -> Environment:
             return Bandit()
         case "tabular-mdp":
             return TabularMDP()
+    from kshot.rl.environments.ant import AntDir, AntVel
     from kshot.rl.environments.half_cheetah import HalfCheetahDir, HalfCheetahVel
+    from kshot.rl.environments.slopes import HalfCheetahSlope
 
-    kind = HalfCheetahDir if options.env == "half-cheetah-dir" else HalfCheetahVel
-    return kind(options.preset, threads=os.cpu_count() or 1)
+    runners: dict[str, Callable[..., Environment]] = {
+        "half-cheetah-dir": HalfCheetahDir,
+        "half-cheetah-vel": HalfCheetahVel,
+        "half-cheetah-slope": HalfCheetahSlope,
+        "ant-dir": AntDir,
+        "ant-vel": AntVel,
+    }
+    return runners[options.env](options.preset, threads=os.cpu_count() or 1)
 
 
 def _name(options: PolicyOptions) -> str:
