@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -168,10 +169,18 @@ def _environment(options: PolicyOptions) -> Environment:
             return Bandit()
         case "tabular-mdp":
             return TabularMDP()
+    from kshot.rl.environments.ant import AntDir, AntVel
     from kshot.rl.environments.half_cheetah import HalfCheetahDir, HalfCheetahVel
+    from kshot.rl.environments.slopes import HalfCheetahSlope
 
-    kind = HalfCheetahDir if options.env == "half-cheetah-dir" else HalfCheetahVel
-    return kind(options.preset, threads=_CORES, **told)
+    runners: dict[str, Callable[..., Environment]] = {
+        "half-cheetah-dir": HalfCheetahDir,
+        "half-cheetah-vel": HalfCheetahVel,
+        "half-cheetah-slope": HalfCheetahSlope,
+        "ant-dir": AntDir,
+        "ant-vel": AntVel,
+    }
+    return runners[options.env](options.preset, threads=_CORES, **told)
 
 
 def _name(options: PolicyOptions) -> str:

@@ -19,7 +19,16 @@ __all__ = [
     "RLTrain",
 ]
 
-EnvironmentName: TypeAlias = Literal["navigation2d", "bandit", "tabular-mdp", "half-cheetah-dir", "half-cheetah-vel"]
+EnvironmentName: TypeAlias = Literal[
+    "navigation2d",
+    "bandit",
+    "tabular-mdp",
+    "half-cheetah-dir",
+    "half-cheetah-vel",
+    "half-cheetah-slope",
+    "ant-dir",
+    "ant-vel",
+]
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class PolicyOptions:
     env: EnvironmentName = "navigation2d"
     """The distribution of tasks."""
     preset: Literal["gym", "finn2017"] = "gym"
-    """Timing, observations and reward of the half-cheetah: Gymnasium's, or those of Finn et al. 2017."""
+    """Timing, observations and reward of half-cheetahs and ants: Gymnasium's, or those of Finn et al. 2017."""
     out: Path | None = None
     """Folder of the run; runs/rl-LEARNER-ENV by default."""
     minutes: float | None = None

@@ -1,8 +1,6 @@
 """Half-cheetahs that are told to run in a direction or at a speed only by their reward, all in one call of MuJoCo."""
 
-from abc import abstractmethod
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -10,51 +8,28 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kshot.rl.environments.base import Environment, Tasks, Transition, check_tasks
+from kshot.rl.environments.base import Tasks, Transition
+from kshot.rl.environments.goals import Direction, Goal, Speed
+from kshot.rl.environments.mujoco_batch import MODELS, MujocoEnvironment, Preset, Rollout, mujoco
 from kshot.rl.environments.planar import CentreOfMass
-from kshot.tasks.keys import uniform
 
-try:
-    import gymnasium.envs.mujoco
-    import mujoco
-    from mujoco.rollout import Rollout
-except ImportError as error:
-    raise ImportError("the half-cheetah needs MuJoCo: pip install 'kshot[mujoco]'") from error
-
-__all__ = ["HalfCheetahDir", "HalfCheetahVel", "Preset"]
-
-Preset: TypeAlias = Literal["gym", "finn2017"]
-
-_MODEL = Path(gymnasium.envs.mujoco.__file__).parent / "assets" / "half_cheetah.xml"
-_STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS  # the time, positions and velocities
-_TIMESTEP = 0.01
+__all__ = ["HalfCheetah", "HalfCheetahDir", "HalfCheetahVel", "Preset"]
 
 
-class _HalfCheetah(Environment):
-    """A planar cheetah with six joints to move, the model of rllab and of Gymnasium.
+class HalfCheetah(MujocoEnvironment):
+    """A planar cheetah with six joints to move, the model of rllab and of Gymnasium."""
 
-    Every step starts the constraint solver anew, so that a state alone tells what follows, whatever thread simulates it.
-    """
+    _sizes: ClassVar[dict[Preset, int]] = {"gym": 17, "finn2017": 20}
 
-    def __init__(
-        self,
-        preset: Preset = "gym",
-        horizon: int = 200,
-        frame_skip: int | None = None,
-        threads: int = 1,
-        tells_goal: bool = False,
-    ) -> None:
-        if preset not in ("gym", "finn2017"):
-            raise ValueError(f"preset must be 'gym' or 'finn2017'; found {preset!r}.")
-        self.preset, self.tells_goal = preset, tells_goal
-        frames = {"gym": 5, "finn2017": 1}[preset] if frame_skip is None else frame_skip
-        features = (17 if preset == "gym" else 20) + tells_goal
-        super().__init__(features, actions=6, horizon=horizon)
-        if frames < 1 or threads < 1:
-            raise ValueError(f"expected frame_skip >= 1 and threads >= 1; found {frames} and {threads}.")
-        self.frame_skip = frames
-        self._model = _model()
-        self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART
+    def _load(self) -> Any:
+        """Return Gymnasium's model, its mass set as newer versions of MuJoCo want it set."""
+        xml = (MODELS / "half_cheetah.xml").read_text(encoding="utf-8")
+        model = mujoco.MjModel.from_xml_string(xml.replace(' settotalmass="14"', ""))
+        mujoco.mj_setTotalmass(model, 14)
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+        return model
+
+    def _open(self, threads: int) -> None:
         self._centre = CentreOfMass(self._model)
         self._data = [mujoco.MjData(self._model) for _ in range(threads)]
         self._pool = Rollout(nthread=threads if threads > 1 else 0)
@@ -63,31 +38,10 @@ class _HalfCheetah(Environment):
         """Stop its threads."""
         self._pool.close()
 
-    @property
-    def stamp(self) -> dict[str, str]:
-        """The protocol of these tasks."""
-        timing = f"{self.frame_skip} x {_TIMESTEP:g} s a step"
-        physics = f"MuJoCo {mujoco.__version__}, {timing}"
-        told = {"observation": "state and goal"} if self.tells_goal else {}
-        return {"data": self._name, "preset": self.preset, "physics": physics, "horizon": str(self.horizon), **told}
-
-    @property
-    @abstractmethod
-    def _name(self) -> str: ...
-
-    @abstractmethod
-    def _reward(self, tasks: Tasks, velocity: Float[Tensor, "tasks n"]) -> Float[Tensor, "tasks n"]: ...
-
     def reset(self, tasks: Tasks, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Stand nearly still, somewhat differently each time."""
-        size, joints = (check_tasks(self, tasks), n), self._model.nq
-        if self.preset == "gym":
-            away = torch.rand(*size, joints, generator=generator, dtype=torch.float64) * 0.2 - 0.1
-        else:
-            away = torch.randn(*size, joints, generator=generator, dtype=torch.float64) * 0.01
-        moving = torch.randn(*size, joints, generator=generator, dtype=torch.float64) * 0.1
-        start = torch.from_numpy(self._model.qpos0) + away
-        state = torch.cat([torch.zeros(*size, 1, dtype=torch.float64), start, moving], -1)
+        start, moving = self._starts(tasks, n, generator, torch.from_numpy(self._model.qpos0))
+        state = torch.cat([torch.zeros_like(start[..., :1]), start, moving], -1)  # MuJoCo's: the time comes first
         return state, self._seen(tasks, state)
 
     def step(
@@ -98,16 +52,22 @@ class _HalfCheetah(Environment):
         bounded = actions.clamp(-1, 1)
         control = bounded.double().flatten(0, 1)[:, None].expand(-1, self.frame_skip, -1)
         rows: NDArray[Any] = state.flatten(0, 1).numpy()
-        found, _ = self._pool.rollout(self._model, self._data, rows, np.ascontiguousarray(control.numpy()))
+        models = self._models(tasks, state.shape[1])
+        found, _ = self._pool.rollout(models, self._data, rows, np.ascontiguousarray(control.numpy()))
         following = torch.from_numpy(found[:, -1].copy()).view_as(state)
         velocity = self._velocity(state, following).to(actions.dtype)
-        rewards = self._reward(tasks, velocity) - 0.05 * bounded.square().sum(-1)
+        rewards = self._worth(tasks, velocity) - 0.05 * bounded.square().sum(-1)
         return Transition(following, self._seen(tasks, following), rewards, torch.zeros_like(rewards, dtype=torch.bool))
+
+    def _models(self, tasks: Tasks, n: int) -> Any:
+        """Return the model of all trajectories, or a list of one for each."""
+        del tasks, n  # the body and its world are the same in all of them
+        return self._model
 
     def _velocity(self, state: Tensor, following: Tensor) -> Tensor:
         """Return how fast the root has gone on the whole, or how fast the centre of mass goes at the end."""
         if self.preset == "gym":
-            return (following[..., 1] - state[..., 1]) / (self.frame_skip * _TIMESTEP)
+            return (following[..., 1] - state[..., 1]) / self._seconds
         return self._centre(*self._joints(following))[1]
 
     def _seen(self, tasks: Tasks, state: Tensor) -> Tensor:
@@ -115,26 +75,14 @@ class _HalfCheetah(Environment):
         seen = [state[..., 2:]]
         if self.preset == "finn2017":
             seen.append(self._centre(*self._joints(state))[0])
-        if self.tells_goal:
-            (goal,) = tasks.values()
-            seen.append(goal[:, None, None].expand(*state.shape[:2], 1).to(state))
-        return torch.cat(seen, -1).to(torch.get_default_dtype())
+        return self._told(tasks, seen)
 
     def _joints(self, state: Tensor) -> tuple[Tensor, Tensor]:
         return state[..., 1 : 1 + self._model.nq], state[..., 1 + self._model.nq :]
 
 
-def _model() -> Any:
-    """Return Gymnasium's model, its mass set as newer versions of MuJoCo want it set."""
-    xml = _MODEL.read_text(encoding="utf-8")
-    model = mujoco.MjModel.from_xml_string(xml.replace(' settotalmass="14"', ""))
-    mujoco.mj_setTotalmass(model, 14)
-    mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
-
-
 @final
-class HalfCheetahDir(_HalfCheetah):
+class HalfCheetahDir(HalfCheetah):
     r"""Run forward, or backward: :math:`r = \pm v - 0.05 \lVert a \rVert^2`.
 
     After Chelsea Finn, Pieter Abbeel, Sergey Levine 2017, "Model-agnostic meta-learning for fast adaptation of deep
@@ -162,38 +110,15 @@ class HalfCheetahDir(_HalfCheetah):
     """
 
     _name = "half-cheetah-dir"
-
-    @property
-    def task_shapes(self) -> dict[str, tuple[int, ...]]:
-        """A task is a sign."""
-        return {"direction": ()}
-
-    def draw_tasks(self, seed: int, items: NDArray[np.int64]) -> Tasks:
-        """Draw directions, 1 or -1, ``(tasks,)``."""
-        forward = torch.from_numpy(uniform(seed, 0, items, 1)[:, 0]) < 0.5
-        return {"direction": torch.where(forward, 1.0, -1.0).to(torch.get_default_dtype())}
-
-    def _reward(self, tasks: Tasks, velocity: Float[Tensor, "tasks n"]) -> Float[Tensor, "tasks n"]:
-        return tasks["direction"][:, None] * velocity
+    _goal: Goal = Direction()
 
 
 @final
-class HalfCheetahVel(_HalfCheetah):
+class HalfCheetahVel(HalfCheetah):
     r"""Run at a speed: :math:`r = -|v - v^*| - 0.05 \lVert a \rVert^2` with :math:`v^* \sim U[0, 2]` metres a second.
 
     Source, arguments and errors as for ``HalfCheetahDir``.
     """
 
     _name = "half-cheetah-vel"
-
-    @property
-    def task_shapes(self) -> dict[str, tuple[int, ...]]:
-        """A task is a speed."""
-        return {"velocity": ()}
-
-    def draw_tasks(self, seed: int, items: NDArray[np.int64]) -> Tasks:
-        """Draw speeds, ``(tasks,)``."""
-        return {"velocity": torch.from_numpy(2 * uniform(seed, 0, items, 1)[:, 0]).to(torch.get_default_dtype())}
-
-    def _reward(self, tasks: Tasks, velocity: Float[Tensor, "tasks n"]) -> Float[Tensor, "tasks n"]:
-        return -(velocity - tasks["velocity"][:, None]).abs()
+    _goal: Goal = Speed(2.0)
