@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from kshot.tasks.cache import DataUnavailable
 
@@ -206,3 +207,11 @@ def test_paths_of_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in printed if "return after" in line] == ["MAML", "pretrained"]
     assert (tmp_path / "navigation-light.svg").stat().st_size < 400_000
+
+
+def test_an_animation_of_cheetahs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mujoco")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    load(EXAMPLES / "cheetah_gif.py").main(out=tmp_path, horizon=9)
+    with Image.open(tmp_path / "cheetah.gif") as animation:
+        assert animation.n_frames == 3

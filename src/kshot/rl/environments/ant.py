@@ -39,7 +39,7 @@ class Ant(MujocoEnvironment):
 
     def _open(self, threads: int) -> None:
         gym = self.preset == "gym"
-        self._steps = ContactSteps(self._model, _read_gym if gym else _read_finn2017, not gym, threads)
+        self._steps = ContactSteps(self.model, _read_gym if gym else _read_finn2017, not gym, threads)
 
     def close(self) -> None:
         """Stop its threads."""
@@ -48,10 +48,10 @@ class Ant(MujocoEnvironment):
     def reset(self, tasks: Tasks, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Stand nearly still, somewhat differently each time."""
         gym = self.preset == "gym"
-        stance = self._model.qpos0 if gym else self._model.numeric_data[:_POSITIONS]
+        stance = self.model.qpos0 if gym else self.model.numeric_data[:_POSITIONS]
         start = torch.cat(self._starts(tasks, n, generator, torch.from_numpy(stance.copy())), -1)
         if gym:  # Gymnasium has no forces before the first step
-            forces = start.new_zeros(*start.shape[:2], 6 * (self._model.nbody - 1))
+            forces = start.new_zeros(*start.shape[:2], 6 * (self.model.nbody - 1))
             state = torch.cat([start, start[..., :1], forces], -1)
         else:
             state = self._simulate(start, start.new_zeros(*start.shape[:2], self.actions), 0)

@@ -30,8 +30,8 @@ class HalfCheetah(MujocoEnvironment):
         return model
 
     def _open(self, threads: int) -> None:
-        self._centre = CentreOfMass(self._model)
-        self._data = [mujoco.MjData(self._model) for _ in range(threads)]
+        self._centre = CentreOfMass(self.model)
+        self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         self._pool = Rollout(nthread=threads if threads > 1 else 0)
 
     def close(self) -> None:
@@ -40,7 +40,7 @@ class HalfCheetah(MujocoEnvironment):
 
     def reset(self, tasks: Tasks, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Stand nearly still, somewhat differently each time."""
-        start, moving = self._starts(tasks, n, generator, torch.from_numpy(self._model.qpos0))
+        start, moving = self._starts(tasks, n, generator, torch.from_numpy(self.model.qpos0))
         state = torch.cat([torch.zeros_like(start[..., :1]), start, moving], -1)  # MuJoCo's: the time comes first
         return state, self._seen(tasks, state)
 
@@ -62,7 +62,7 @@ class HalfCheetah(MujocoEnvironment):
     def _models(self, tasks: Tasks, n: int) -> Any:
         """Return the model of all trajectories, or a list of one for each."""
         del tasks, n  # the body and its world are the same in all of them
-        return self._model
+        return self.model
 
     def _velocity(self, state: Tensor, following: Tensor) -> Tensor:
         """Return how fast the root has gone on the whole, or how fast the centre of mass goes at the end."""
@@ -78,7 +78,7 @@ class HalfCheetah(MujocoEnvironment):
         return self._told(tasks, seen)
 
     def _joints(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        return state[..., 1 : 1 + self._model.nq], state[..., 1 + self._model.nq :]
+        return state[..., 1 : 1 + self.model.nq], state[..., 1 + self.model.nq :]
 
 
 @final

@@ -59,12 +59,12 @@ class MujocoEnvironment(Environment):
         if preset not in ("gym", "finn2017"):
             raise ValueError(f"preset must be 'gym' or 'finn2017'; found {preset!r}.")
         self.preset, self.tells_goal = preset, tells_goal
-        self._model = self._load()
-        super().__init__(self._sizes[preset] + tells_goal, actions=self._model.nu, horizon=horizon)
+        self.model = self._load()
+        super().__init__(self._sizes[preset] + tells_goal, actions=self.model.nu, horizon=horizon)
         self.frame_skip = {"gym": 5, "finn2017": 1}[preset] if frame_skip is None else frame_skip
         if self.frame_skip < 1 or threads < 1:
             raise ValueError(f"expected frame_skip >= 1 and threads >= 1; found {self.frame_skip} and {threads}.")
-        self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART
         self._open(threads)
 
     @abstractmethod
@@ -82,7 +82,7 @@ class MujocoEnvironment(Environment):
     @property
     def stamp(self) -> dict[str, str]:
         """The protocol of these tasks."""
-        timing = f"{self.frame_skip} x {self._model.opt.timestep:g} s a step"
+        timing = f"{self.frame_skip} x {self.model.opt.timestep:g} s a step"
         physics = f"MuJoCo {mujoco.__version__}, {timing}"
         told = {"observation": "state and goal"} if self.tells_goal else {}
         return {"data": self._name, "preset": self.preset, "physics": physics, "horizon": str(self.horizon), **told}
@@ -98,13 +98,13 @@ class MujocoEnvironment(Environment):
 
     @property
     def _seconds(self) -> float:
-        return float(self.frame_skip * self._model.opt.timestep)
+        return float(self.frame_skip * self.model.opt.timestep)
 
     def _starts(
         self, tasks: Tasks, n: int, generator: torch.Generator, stance: Float[Tensor, " joints"]
     ) -> tuple[Float[Tensor, "tasks n joints"], Float[Tensor, "tasks n speeds"]]:
         """Return positions near a stance and small velocities, different ones each time."""
-        size, joints, speeds = (check_tasks(self, tasks), n), self._model.nq, self._model.nv
+        size, joints, speeds = (check_tasks(self, tasks), n), self.model.nq, self.model.nv
         if self.preset == "gym":
             away = torch.rand(*size, joints, generator=generator, dtype=torch.float64) * 0.2 - 0.1
         else:

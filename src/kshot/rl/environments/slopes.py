@@ -82,7 +82,7 @@ class HalfCheetahSlope(HalfCheetah):
         return [self._tilted[angle] for angle in angles for _ in range(n)]
 
     def _tilt(self, angle: float) -> Any:
-        model = copy.copy(self._model)
+        model = copy.copy(self.model)
         size = float(model.opt.gravity[2])
         model.opt.gravity[:] = size * math.sin(angle), 0, size * math.cos(angle)
         return model
