@@ -189,19 +189,27 @@ def alphabets() -> str:
     return markdown(("encoder", "1 drawing of each character", "5 drawings", "training"), rows)
 
 
+def returns(table: str, first: str, *by: str) -> str:
+    """Return the return after each step of adaptation, beside the published one, a row for each of the keys."""
+    rows = []
+    for keys, found in grouped(latest(table, "gradient_steps", *by), *by).items():
+        cells = [
+            f"{row['value']:.2f} ± {row['ci95']:.2f}" + (f" ({row['published']:g})" if row["published"] else "")
+            for row in found
+        ]
+        spent = f"{found[0]['steps']:,} steps, {found[0]['seconds'] / 60:.0f} min" if found[0]["steps"] else ""
+        rows.append((", ".join(map(str, keys)), *cells, *[""] * (4 - len(cells)), spent))
+    return markdown((first, "before", "1 step", "2 steps", "3 steps", "training"), rows)
+
+
 def navigation() -> str:
-    """Return the return after each step of adaptation, beside the published one."""
-    measured = grouped(latest("navigation", "learner", "seed", "gradient_steps"), "learner", "seed")
-    rows = [
-        (
-            f"{name}, seed {seed}",
-            *(f"{row['value']:.2f} ± {row['ci95']:.2f} ({row['published']:g})" for row in found),
-            *("" for _ in range(4 - len(found))),
-            f"{found[0]['steps']:,} steps, {found[0]['seconds'] / 60:.0f} min" if found[0]["steps"] else "",
-        )
-        for (name, seed), found in measured.items()
-    ]
-    return markdown(("policy", "before", "1 step", "2 steps", "3 steps", "training"), rows)
+    """Return the returns in 2D navigation."""
+    return returns("navigation", "policy, seed", "learner", "seed")
+
+
+def locomotion() -> str:
+    """Return the returns of cheetahs and ants."""
+    return returns("locomotion", "tasks, policy", "data", "learner")
 
 
 def bandits() -> str:
@@ -322,6 +330,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "few-examples": few_examples,
     "alphabets": alphabets,
     "navigation": navigation,
+    "locomotion": locomotion,
     "bandits": bandits,
     "rl-speed": rl_speed,
     "intents-clinc150": lambda: intents("clinc150"),
