@@ -60,7 +60,9 @@ def run(name: str, options: argparse.Namespace) -> None:
     environment = kind(**told)
     torch.manual_seed(options.seed)
     policy = policy_for(environment, HIDDEN)
-    learner = MAMLTRPO(policy, RATES[0], fisher_tasks=options.fisher_tasks, threads=options.threads)
+    learner = MAMLTRPO(
+        policy, RATES[0], radius=options.radius, fisher_tasks=options.fisher_tasks, threads=options.threads
+    )
     spent = {"step": 0, "seconds": 0.0}
     if name != "random":
         setting = Setting(
@@ -94,6 +96,9 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=60.0, help="of MAML; the oracle has half of them")
+    parser.add_argument(
+        "--radius", type=float, default=0.01, help="of the trust region; 0.02 for cheetah-dir in their code"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fisher-tasks", type=int, help="those that the Fisher information is of; all by default")
     parser.add_argument("--out", type=Path, default=Path("runs/locomotion"))
