@@ -204,3 +204,14 @@ def test_it_learns_to_copy_two_vectors() -> None:
     )
     assert trained.best is not None
     assert trained.best < 0.1  # guessing is wrong half the time
+
+
+@pytest.mark.parametrize("wrong", [{"hidden": 0}, {"slots": 0}, {"reads": 0}, {"writes": 0}, {"width": 0}])
+def test_sizes_below_one_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="at least one input"):
+        NTMCell(3, **wrong)
+
+
+def test_an_lstm_without_features_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1; found 3, 0, 1"):
+        LSTM(3, 0)

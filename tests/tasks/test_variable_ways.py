@@ -43,3 +43,10 @@ def test_empty_ranges_and_too_many_ways_are_refused() -> None:
         VariableWays(data(), (2, 3), 1, group=0)
     with pytest.raises(ValueError, match="10"):
         VariableWays(data(), (2, 10), 1)
+
+
+def test_the_stamp_says_the_ways_once() -> None:
+    data = LabelledData.from_arrays(torch.arange(60.0)[:, None], torch.arange(60) % 20)
+    stamp = VariableWays(data, ways=(2, 20), shots=1, queries=1, group=4).stamp
+    assert stamp["tasks"] == "2- to 20-way 1-shot, 1 queries a class, one number of ways for 4 consecutive tasks"
+    assert "ways" not in stamp

@@ -64,9 +64,14 @@ class LSTM(Cell):
         inputs: features of an input.
         outputs: hidden features of each layer, the features of an output.
         layers: how many; each but the first reads the one below.
+
+    Raises:
+        ValueError: a size is below one.
     """
 
     def __init__(self, inputs: int, outputs: int, layers: int = 1) -> None:
+        if min(inputs, outputs, layers) < 1:
+            raise ValueError(f"expected inputs, outputs and layers of at least 1; found {inputs}, {outputs}, {layers}.")
         super().__init__(outputs)
         sizes = [inputs] + [outputs] * (layers - 1)
         self.layers = nn.ModuleList(nn.LSTMCell(size, outputs) for size in sizes)

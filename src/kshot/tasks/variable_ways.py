@@ -71,7 +71,9 @@ class VariableWays(TaskSource):
     def stamp(self) -> Mapping[str, str]:
         """The protocol of these tasks."""
         fewest, most = self.ways
-        return {**self._of[most].stamp, "ways": f"{fewest} to {most}, one number for {self.group} consecutive tasks"}
+        whole = self._of[most].stamp
+        tasks = whole["tasks"].replace(f"{most}-way", f"{fewest}- to {most}-way", 1)
+        return {**whole, "tasks": f"{tasks}, one number of ways for {self.group} consecutive tasks"}
 
     def sizes(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of ways of each task, ``(t,)``."""

@@ -48,6 +48,9 @@ class NTMCell(Cell):
         reads: reading heads.
         writes: writing heads.
         controller: what moves the heads: an LSTM, or one layer without a memory of its own.
+
+    Raises:
+        ValueError: a size is below one, or there is no such controller.
     """
 
     def __init__(
@@ -60,6 +63,13 @@ class NTMCell(Cell):
         writes: int = 1,
         controller: Literal["lstm", "feedforward"] = "lstm",
     ) -> None:
+        if min(inputs, hidden, slots, width, reads, writes) < 1:
+            raise ValueError(
+                "an NTMCell needs at least one input, hidden feature, slot, number in a slot, reading head and writing "
+                f"head; found {inputs}, {hidden}, {slots}, {width}, {reads} and {writes}."
+            )
+        if controller not in ("lstm", "feedforward"):
+            raise ValueError(f"controller must be 'lstm' or 'feedforward'; found {controller!r}.")
         super().__init__(hidden + reads * width)
         self.slots, self.width, self.reads, self.writes = slots, width, reads, writes
         net = LSTM if controller == "lstm" else FeedForward
