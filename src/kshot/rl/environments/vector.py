@@ -86,6 +86,11 @@ class VectorEnvironment(Environment):
         """What the function that draws tasks returned."""
         return self._shapes
 
+    @property
+    def counts_success(self) -> bool:
+        """Whether the simulators are told what success is."""
+        return self._simulators.success is not None
+
     def draw_tasks(self, seed: int, items: NDArray[np.int64]) -> Tasks:
         """Draw tasks by that function."""
         drawn = {name: torch.as_tensor(leaf) for name, leaf in self._draw(seed, items).items()}
@@ -105,7 +110,7 @@ class VectorEnvironment(Environment):
         except SimulatorError as error:
             raise self._failure(error) from error
         self._step, self._running = 0, np.ones(len(seeds), np.bool_)
-        if self._simulators.success is not None:
+        if self.counts_success:
             self.successes.append(torch.zeros(self._size, dtype=torch.bool))
         return self._state(), self._finite("observation", self._spaces.observe(seen))
 
@@ -124,7 +129,7 @@ class VectorEnvironment(Environment):
         seen = self._finite("observation", self._spaces.observe(found.observations))
         rewards = self._finite("reward", torch.from_numpy(found.rewards).to(actions))
         self._running, self._step = self._running & ~found.ended, self._step + 1
-        if self.successes and self._simulators.success is not None:
+        if self.counts_success and self.successes:
             self.successes[-1] |= torch.from_numpy(found.succeeded).view(self._size)
         return Transition(self._state(), seen, rewards, torch.from_numpy(found.ended).view(self._size))
 
