@@ -35,8 +35,8 @@ def meta_world(name: str, split: Split = "train", horizon: int = 500, goals_seed
     Sergey Levine 2019, "Meta-World: a benchmark and evaluation for multi-task and meta reinforcement learning"; rewards
     are those of the version that is installed, which the stamp names, and do not compare with older ones.
 
-    Each trajectory has a simulator of its own: some 20 MB and a fifth of a second to make, so that 20 tasks of 10
-    trajectories take 4 GB.
+    Each trajectory has a simulator of its own, which takes some 20 MB and a fifth of a second to make. 20 tasks of 10
+    trajectories take 4 GB, and so do as many in validation: ``train_policy(..., validation_tasks=10)``.
 
     Args:
         name: ``"ML10"``, ``"ML25"`` or ``"ML45"``; or a family, such as ``"reach-v3"``, for ML1.

@@ -63,7 +63,8 @@ class Copies(Simulators):
     """Scalar environments, one for each trajectory, which are stepped in turn.
 
     They are made when they are first needed and used again afterwards. All trajectories of all tasks go on together, so
-    that there are as many copies as ``tasks * n``: with a simulator that needs much memory, collect fewer.
+    that there are as many copies as ``tasks * n``, those of validation included: with a simulator that needs much memory,
+    collect fewer.
 
     Args:
         make: makes an environment. Of a sequence of such functions, the entry ``"family"`` of a task chooses one.

@@ -43,8 +43,8 @@ class VectorEnvironment(Environment):
             simulators are told what success is.
 
     Raises:
-        ValueError: observations are not a ``Box``, or actions are neither a ``Box`` nor ``Discrete``; a state is old; tasks
-            are others than those of ``reset``.
+        ValueError: observations are not a ``Box``, or actions are neither a ``Box`` nor ``Discrete``; a task depends on
+            more than ``(seed, item)``; a state is old; tasks are others than those of ``reset``.
         RuntimeError: a task cannot be set, or a simulator fails; the task and the step are named.
         FloatingPointError: an action, an observation or a reward is not finite; the task and the step are named.
 
@@ -70,7 +70,7 @@ class VectorEnvironment(Environment):
         super().__init__(self._spaces.features, self._spaces.actions, horizon, self._spaces.discrete)
         self._simulators, self._draw = simulators, draw
         self._stamp = {"data": simulators.name, "horizon": str(horizon), **(stamp or {})}
-        self._shapes = {name: tuple(leaf.shape[1:]) for name, leaf in self.draw_tasks(0, np.arange(1)).items()}
+        self._shapes = self._drawn_shapes()
         if simulators.families > 1 and self._shapes.get("family") != ():
             raise ValueError(f"there are {simulators.families} families: draw must return 'family', a number a task.")
         self._episode, self._step = 0, -1  # no step: none can be taken before a reset
@@ -137,6 +137,14 @@ class VectorEnvironment(Environment):
         """Close the simulators; a later reset makes new ones."""
         self._step = -1
         self._simulators.close()
+
+    def _drawn_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of a task, refusing a draw whose tasks depend on what else is drawn."""
+        two, alone = self.draw_tasks(0, np.arange(2)), self.draw_tasks(0, np.arange(1, 2))
+        for name, leaf in two.items():
+            if leaf.ndim == 0 or len(leaf) != 2 or not torch.equal(leaf[1:], alone[name]):
+                raise ValueError(f"draw must return {name!r} as a row for each item, by (seed, item) alone.")
+        return {name: tuple(leaf.shape[1:]) for name, leaf in two.items()}
 
     def _state(self) -> Tensor:
         return torch.tensor([self._episode, self._step]).expand(*self._size, 2)

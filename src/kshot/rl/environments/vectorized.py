@@ -35,12 +35,13 @@ class Vectorized(Simulators):
     Raises:
         ValueError: its mode of autoreset is another, or is not told in its ``metadata``.
 
-    >>> import gymnasium, kshot.rl.environments.gym
-    >>> vector = Vectorized(
-    ...     lambda n: gymnasium.make_vec("kshot/Bandit-v0", num_envs=n, arms=2), lambda env, tasks: {"tasks": tasks}
-    ... )
-    >>> vector.action_space
-    Discrete(2)
+    >>> import gymnasium
+    >>> def make(n: int) -> AnyVectorEnv:  # or AsyncVectorEnv, for processes
+    ...     pendulums = [lambda: gymnasium.make("Pendulum-v1")] * n
+    ...     return gymnasium.vector.SyncVectorEnv(pendulums, autoreset_mode=AutoresetMode.DISABLED)
+    >>> vector = Vectorized(make, lambda env, tasks: env.set_attr("g", list(tasks["g"])))
+    >>> vector.reset({"g": np.array([9.8, 1.6])}, seeds=[0, 0]).shape
+    (2, 3)
     """
 
     def __init__(
