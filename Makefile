@@ -2,15 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
-INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(RUN)/$(PIP)
+METAWORLD := .venv-metaworld
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-metaworld check format clean
 
 demo: $(VENV)/.demo ## learn to read new characters in about a minute, and write runs/demo/report.html
 	$(RUN)/kshot demo
 
 test: check ## lint, types, and every test
 	$(RUN)/pytest -n auto
+
+test-metaworld: $(METAWORLD)/.test ## Meta-World in an environment of its own, for the MuJoCo that it pins
+	$(METAWORLD)/bin/pytest tests/rl/test_meta_world.py
 
 check: $(VENV)/.test
 	$(RUN)/ruff check .
@@ -22,7 +27,7 @@ format: $(VENV)/.test
 	$(RUN)/ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(METAWORLD)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -34,4 +39,9 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) torch -e '.[dev]'
+	touch $@
+
+$(METAWORLD)/.test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(METAWORLD)
+	$(METAWORLD)/bin/$(PIP) torch -e '.[metaworld]' 'pytest>=8' 'beartype>=0.18'
 	touch $@

@@ -1,5 +1,7 @@
 """Environments as Gymnasium's: its own checks, and the same steps alone, together and in kshot's batch."""
 
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 
 from kshot.rl.environments import gym
 from kshot.rl.environments.bandit import Bandit
@@ -14,12 +17,62 @@ from kshot.rl.environments.base import Environment
 from kshot.rl.environments.navigation import Navigation2D
 from kshot.rl.environments.tabular_mdp import TabularMDP
 
+RUNNERS = ("HalfCheetahDir", "HalfCheetahVel", "HalfCheetahSlope", "AntDir", "AntVel")
 KINDS = {"Navigation2D": Navigation2D, "Bandit": Bandit, "TabularMDP": TabularMDP}
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_passes_the_checks_of_gymnasium(name: str) -> None:
     check_env(gymnasium.make(f"kshot/{name}-v0").unwrapped, skip_render_check=True)
+
+
+@pytest.mark.parametrize("name", RUNNERS)
+@pytest.mark.filterwarnings(
+    "ignore:.*Box observation space (minimum|maximum) value is:UserWarning"
+)  # as in Gymnasium's
+def test_runners_pass_the_checks_of_gymnasium(name: str) -> None:
+    env: Any = gymnasium.make(f"kshot/{name}-v0", horizon=3, preset="finn2017").unwrapped
+    check_env(env, skip_render_check=True)
+    assert env.environment.preset == "finn2017"
+
+
+@pytest.mark.parametrize("name", RUNNERS)
+def test_runners_are_the_same_alone_and_together(name: str) -> None:
+    together = gymnasium.make_vec(f"kshot/{name}-v0", num_envs=3, horizon=4)
+    tasks = together.unwrapped.environment.draw_tasks(0, np.arange(3))
+    observed, _ = together.reset(seed=3, options={"tasks": tasks})
+    assert together.observation_space.contains(observed)
+    assert together.metadata["autoreset_mode"] is AutoresetMode.DISABLED
+    alone: Any = gymnasium.make(f"kshot/{name}-v0", horizon=4).unwrapped
+    alone.reset(options={"task": {key: leaf[1].numpy() for key, leaf in tasks.items()}})
+    alone._state = together.unwrapped._state[1:2].clone()
+    for step in range(4):
+        actions = np.random.default_rng(step).uniform(-1, 1, together.action_space.shape).astype(np.float32)
+        observed, rewards, ended, cut, _ = together.step(actions)
+        seen, reward, over, last, _ = alone.step(actions[1])
+        np.testing.assert_array_equal(seen, observed[1])
+        assert (reward, over, last) == (rewards[1], ended[1], cut[1])
+        assert cut.all() == (step == 3)
+    again, _ = together.reset(options={"reset_mask": np.array([True, False, False])})
+    np.testing.assert_array_equal(again[1:], observed[1:])
+    assert not np.array_equal(again[0], observed[0])
+    together.close()
+    alone.close()
+
+
+def test_mujoco_is_imported_late_and_need_not_be_there() -> None:
+    code = """
+import importlib, sys
+import gymnasium
+import kshot.rl.environments.gym as module
+print("mujoco" in sys.modules, "kshot/HalfCheetahDir-v0" in gymnasium.registry)
+sys.modules["mujoco"] = None
+gymnasium.registry.clear()
+importlib.reload(module)
+print(*gymnasium.registry)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["False True", " ".join(f"kshot/{name}-v0" for name in KINDS)]
 
 
 def test_alone_together_and_in_a_batch_are_the_same() -> None:

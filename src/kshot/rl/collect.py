@@ -56,6 +56,8 @@ def collect(
         actions = policy.sample(parameters, generator)
         try:
             state, following, rewards, done = environment.step(tasks, state, actions, generator)
+        except FloatingPointError:
+            raise  # it tells the place itself
         except Exception as error:  # whatever a simulator raises
             raise RuntimeError(f"{type(environment).__name__} failed at step {number}: {error}") from error
         steps.append((seen, actions, rewards.where(running > 0, 0), running))

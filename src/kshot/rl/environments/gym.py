@@ -4,6 +4,8 @@ Importing this registers them; Gymnasium does it by ``gymnasium.make("kshot.rl.e
 """
 
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,10 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         ended, cut = bool(found.done), self._steps >= self.environment.horizon
         return found.observations[0, 0].numpy().copy(), float(found.rewards), ended, cut, {}
 
+    def close(self) -> None:
+        """Stop the threads of the environment."""
+        getattr(self.environment, "close", lambda: None)()
+
 
 class TaskVectorEnv(VectorEnv[Any, Any, Any]):
     """A trajectory of each of many tasks, in one batch; what has ended waits for ``reset(options={"reset_mask": …})``.
@@ -142,6 +148,10 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
         cut = (self._steps >= self.environment.horizon).numpy()
         return self._seen[:, 0].numpy().copy(), found.rewards[:, 0].numpy(), found.done[:, 0].numpy(), cut, {}
 
+    def close_extras(self, **_: Any) -> None:
+        """Stop the threads of the environment."""
+        getattr(self.environment, "close", lambda: None)()
+
 
 def _spaces(environment: Environment) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
     seen = spaces.Box(-environment.bound, environment.bound, (environment.features,), np.float32)
@@ -171,6 +181,22 @@ def _register(name: str, kind: Callable[..., Environment]) -> None:
     gymnasium.register(f"kshot/{name}-v0", entry_point=alone, vector_entry_point=together)
 
 
-for _kind in (Navigation2D, Bandit, TabularMDP):
-    if f"kshot/{_kind.__name__}-v0" not in gymnasium.registry:
-        _register(_kind.__name__, _kind)
+def _later(module: str, name: str) -> Callable[..., Environment]:
+    """Return what imports an environment when one is made."""
+
+    def make(**told: Any) -> Environment:
+        return getattr(import_module(f"kshot.rl.environments.{module}"), name)(**told)  # type: ignore[no-any-return]
+
+    return make
+
+
+_KINDS: dict[str, Callable[..., Environment]] = {kind.__name__: kind for kind in (Navigation2D, Bandit, TabularMDP)}
+if find_spec("mujoco") is not None:
+    _KINDS["HalfCheetahDir"] = _later("half_cheetah", "HalfCheetahDir")
+    _KINDS["HalfCheetahVel"] = _later("half_cheetah", "HalfCheetahVel")
+    _KINDS["HalfCheetahSlope"] = _later("slopes", "HalfCheetahSlope")
+    _KINDS["AntDir"] = _later("ant", "AntDir")
+    _KINDS["AntVel"] = _later("ant", "AntVel")
+for _name, _kind in _KINDS.items():
+    if f"kshot/{_name}-v0" not in gymnasium.registry:
+        _register(_name, _kind)
