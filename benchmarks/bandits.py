@@ -34,7 +34,7 @@ PUBLISHED = {  # of Gittins' index, random choice and RL²
 }
 DISCOUNT, DEPTH, GRID = 0.99, 300, 500
 GITTINS = "Gittins' index"
-TRIALS, LR, TEST = 1000, 2e-3, 4000
+TEST = 4000
 Rule = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # of (n, k) wins and losses, returns scores of arms
 
 
@@ -77,16 +77,16 @@ def thompson(wins: Tensor, losses: Tensor, generator: torch.Generator) -> Tensor
     return torch.from_numpy(random.beta(1 + wins.numpy(), 1 + losses.numpy())).float()
 
 
-def trained(env: Bandit, minutes: float, seed: int, out: Path) -> tuple[RecurrentPolicy, int]:
+def trained(env: Bandit, options: argparse.Namespace) -> tuple[RecurrentPolicy, int]:
     """Train for so many minutes, going on with what the folder holds; the last weights count."""
-    torch.manual_seed(seed)
-    policy = RecurrentPolicy(env.features, env.actions)
-    learner = RL2(PPO(policy, torch.optim.Adam(policy.parameters(), LR)))
-    folder = out / f"{env.horizon}-{env.actions}-{seed}"
+    torch.manual_seed(options.seed)
+    policy = RecurrentPolicy(env.features, env.actions, options.hidden)
+    learner = RL2(PPO(policy, torch.optim.Adam(policy.parameters(), options.lr), decay=options.decay))
+    folder, minutes = options.out / f"{env.horizon}-{env.actions}-{options.seed}", options.minutes
     with show_progress("RL²") as watch:
-        told = {"out": folder, "resume": (folder / "last.safetensors").exists(), "seed": seed, "watch": watch}
+        told = {"out": folder, "resume": (folder / "last.safetensors").exists(), "seed": options.seed, "watch": watch}
         done = train_policy(
-            learner, env, TrialSetting(TRIALS), minutes=minutes, every=50, validation_tasks=1000, **told
+            learner, env, TrialSetting(options.trials), minutes=minutes, every=50, validation_tasks=1000, **told
         )
     return policy, done.steps
 
@@ -98,12 +98,16 @@ def main() -> None:
     parser.add_argument("--arms", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=1000, help="of an outer step")
+    parser.add_argument("--hidden", type=int, default=128, help="size of the state")
+    parser.add_argument("--lr", type=float, default=2e-3, help="of Adam; it falls to zero")
+    parser.add_argument("--decay", type=float, default=0.3, help="lambda of the advantage estimates")
     parser.add_argument("--out", type=Path, default=Path("runs/bandits"))
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
     env = Bandit(options.arms, options.pulls)
-    policy, steps = trained(env, options.minutes, options.seed, options.out)
+    policy, steps = trained(env, options)
     tasks = env.draw_tasks(2, np.arange(TEST))
     index = gittins_index(options.pulls).float()
     rules: dict[str, Rule] = {
@@ -124,7 +128,13 @@ def main() -> None:
         spent = (
             {"seconds": round(60 * options.minutes), "steps": steps} if name == "RL²" else {"seconds": 0, "steps": 0}
         )
-        told = {"learner": name, "arms": env.actions, "pulls": env.horizon, "published": published.get(name)}
+        told = {
+            "variant": f"GRU {options.hidden}, {options.trials} trials a step" if name == "RL²" else "",
+            "learner": name,
+            "arms": env.actions,
+            "pulls": env.horizon,
+            "published": published.get(name),
+        }
         rows.append(result_row(result, **told, seed=options.seed, **spent))
     print(f"RL² less Gittins' index: {compare(results['RL²'], results[GITTINS])}")
     write_rows("bandits", rows)

@@ -3,8 +3,8 @@
 Finn, Abbeel, Levine 2017, "Model-agnostic meta-learning", section 5.3, in the environments of their code on a current
 MuJoCo, beside random weights and the oracle that sees the goal. A policy 100-100, trajectories of 200 steps before and
 after one inner step. Judged once on 40 tasks that training never drew, or for directions, of which there are two, on those
-it did. Slopes, which the paper has not: trained within 10 degrees, judged on 40 of 10 to 20 degrees uphill. The oracle has
-half of the minutes, since it has no inner step.
+it did. ProMP (Rothfuss et al. 2019) adapts in the same way, and Adam trains it. Slopes, which the paper has not: trained
+within 10 degrees, judged on 40 of 10 to 20 degrees uphill. The oracle has half of the minutes, since it has no inner step.
 
     python benchmarks/locomotion.py --env cheetah-dir --minutes 60
 """
@@ -19,9 +19,10 @@ from kshot.rl.environments.ant import AntDir, AntVel
 from kshot.rl.environments.half_cheetah import HalfCheetahDir, HalfCheetahVel
 from kshot.rl.environments.slopes import HalfCheetahSlope
 from kshot.rl.evaluation import adaptation_curve
-from kshot.rl.gradient_learner import Setting
+from kshot.rl.gradient_learner import GradientPolicyLearner, Setting
 from kshot.rl.maml_trpo import MAMLTRPO
-from kshot.rl.policies import policy_for
+from kshot.rl.policies import Policy, policy_for
+from kshot.rl.promp import ProMP
 from policy_runs import trained
 from rows import result_row, write_rows
 
@@ -33,6 +34,7 @@ KINDS = {
     "ant-vel": AntVel,
 }
 STEEP = {"slopes": (10.0, 20.0)}
+LEARNERS = ("MAML", "ProMP", "random", "oracle")
 NOTHING = (None,) * 4
 PUBLISHED = {
     "cheetah-dir": {
@@ -53,16 +55,20 @@ RATES = (0.1, 0.05, 0.05)  # halved after the first step, as in the paper
 HIDDEN = (100, 100)
 
 
+def learner_of(name: str, policy: Policy, options: argparse.Namespace) -> GradientPolicyLearner:
+    if name == "ProMP":
+        return ProMP(policy, lr=RATES[0])
+    told = {"radius": options.radius, "fisher_tasks": options.fisher_tasks, "threads": options.threads}
+    return MAMLTRPO(policy, RATES[0], **told)
+
+
 def run(name: str, options: argparse.Namespace) -> None:
     """Train one of the policies, judge it, and write its rows."""
     kind, oracle = KINDS[options.env], name == "oracle"
     told = {"preset": "finn2017", "threads": options.threads, "tells_goal": oracle}
     environment = kind(**told)
     torch.manual_seed(options.seed)
-    policy = policy_for(environment, HIDDEN)
-    learner = MAMLTRPO(
-        policy, RATES[0], radius=options.radius, fisher_tasks=options.fisher_tasks, threads=options.threads
-    )
+    learner = learner_of(name, policy_for(environment, HIDDEN), options)
     spent = {"step": 0, "seconds": 0.0}
     if name != "random":
         setting = Setting(
@@ -75,12 +81,12 @@ def run(name: str, options: argparse.Namespace) -> None:
     rates = () if oracle else RATES
     curve = adaptation_curve(learner.inner, unseen, rates=rates, trajectories=options.trajectories)
     rows = []
-    for steps, (result, published) in enumerate(zip(curve, PUBLISHED[options.env][name], strict=True)):
+    for steps, (result, published) in enumerate(zip(curve, PUBLISHED[options.env].get(name, NOTHING), strict=True)):
         print(f"{name}, {steps} steps: {result}", flush=True)
         more = {"learner": name, "ways": None, "shots": options.trajectories, "gradient_steps": steps}
         spent_by = {"seed": options.seed, "steps": spent["step"], "seconds": round(spent["seconds"])}
-        fisher = f", Fisher information of {options.fisher_tasks}" if options.fisher_tasks else ""
-        variant = f"MLP 100-100, {options.tasks} tasks a step{fisher}"
+        region = f", radius {options.radius}, Fisher information of {options.fisher_tasks or 'all'}"
+        variant = f"MLP 100-100, {options.tasks} tasks a step{'' if name == 'ProMP' else region}"
         rows.append(result_row(result, **more, published=published, **spent_by, variant=variant))
     write_rows("locomotion", rows)
 
@@ -88,6 +94,7 @@ def run(name: str, options: argparse.Namespace) -> None:
 def main() -> None:
     """Train, judge, and write rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS)
     parser.add_argument("--env", choices=list(KINDS), default="cheetah-dir")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tasks", type=int, default=40, help="of a step; the paper's default")
@@ -105,7 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)  # the nets are too small for more
-    for name in PUBLISHED[options.env]:
+    for name in options.learners:
         run(name, options)
 
 

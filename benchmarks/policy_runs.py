@@ -5,14 +5,13 @@ from pathlib import Path
 from kshot.checkpoint import load_checkpoint
 from kshot.progress import show_progress
 from kshot.rl.environments.base import Environment
-from kshot.rl.gradient_learner import Setting
-from kshot.rl.maml_trpo import MAMLTRPO
+from kshot.rl.gradient_learner import GradientPolicyLearner, Setting
 from kshot.rl.training import train_policy
 
 
 def trained(
     folder: Path,
-    learner: MAMLTRPO,
+    learner: GradientPolicyLearner,
     environment: Environment,
     setting: Setting,
     *,

@@ -61,7 +61,8 @@ class MAMLTRPO(GradientPolicyLearner):
         cg_steps: products of conjugate gradients.
         damping: times the identity that is added to the Fisher information.
         fisher_tasks: the Fisher information is the mean over the first so many tasks, which are as random as all; over
-            all of them by default. The line search judges all tasks in any case.
+            all of them by default. The line search judges all tasks in any case, and shortens a step that the others
+            feel more than these: with too few it is short.
         threads: that work on tasks side by side in products; their number changes nothing else.
 
     Raises:
