@@ -1,9 +1,9 @@
 """See a half-cheetah learn which way to run: an animation of both directions, before adaptation and after one step.
 
-One policy, trained by MAML, does not know which direction is paid for. It runs twenty times for two seconds, takes one
+One meta-trained policy does not know which direction is paid for. It runs twenty times for two seconds, takes one
 policy-gradient step, and runs again. No display and no graphics card is needed: its parts are drawn as lines.
 
-    kshot rl train maml --env half-cheetah-dir --preset finn2017 --hidden 100 100 --minutes 60 --out runs/cheetah
+    kshot rl train promp --env half-cheetah-dir --preset finn2017 --hidden 100 100 --minutes 60 --out runs/cheetah
     python examples/cheetah_gif.py runs/cheetah/best.safetensors
 """
 
@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kshot.checkpoint import load_checkpoint
+from kshot.rl.adaptation import PolicyGradientSteps
 from kshot.rl.environments.half_cheetah import HalfCheetahDir
 from kshot.rl.evaluation import adaptation_trajectories
-from kshot.rl.maml_trpo import MAMLTRPO
 from kshot.rl.policies import policy_for
 from lines import FIGURES
 
@@ -47,10 +47,10 @@ def segments(model: mujoco.MjModel, seen: Tensor) -> list[np.ndarray]:
 def main(weights: Path | None = None, out: Path = FIGURES, horizon: int = 200) -> None:
     """Animate the policy of a checkpoint, or an untrained one."""
     environment = HalfCheetahDir("finn2017", horizon)
-    learner = MAMLTRPO(policy_for(environment, (100, 100)), lr=0.1)
+    inner = PolicyGradientSteps(policy_for(environment, (100, 100)), lr=0.1)
     if weights is not None:
-        learner.policy.load_state_dict(load_checkpoint(weights)["learner"])
-    before, after = adaptation_trajectories(learner.inner, environment, tasks=8, rates=(0.1,), trajectories=20)
+        inner.policy.load_state_dict(load_checkpoint(weights)["learner"])
+    before, after = adaptation_trajectories(inner, environment, tasks=8, rates=(0.1,), trajectories=20)
     directions = environment.draw_tasks(2, np.arange(8))["direction"]
     figure = Figure((8.0, 5.2), dpi=70, layout="constrained")
     rows: list[tuple[Axes, list[np.ndarray], list[matplotlib.lines.Line2D]]] = []
