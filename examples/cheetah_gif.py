@@ -62,7 +62,7 @@ def main(weights: Path | None = None, out: Path = FIGURES, horizon: int = 200) -
         axes = figure.add_subplot(4, 1, row + 1)
         way = "forward →" if sign > 0 else "← backward"
         axes.set_title(f"{way}, {stage}: mean return {found.returns()[task].mean():.0f}", loc="left", fontsize=10)
-        axes.set(xlim=(-4, 4), ylim=(-0.05, 1.1), aspect="equal", yticks=[])
+        axes.set(xlim=(-5, 5), ylim=(-0.05, 1.1), aspect="equal", yticks=[])
         axes.axhline(0, color="#5c6575", linewidth=1)
         look = {"color": COLOURS[sign], "linewidth": 4, "solid_capstyle": "round"}
         rows.append((axes, body, [axes.plot([], [], **look)[0] for _ in body[0]]))
