@@ -55,7 +55,8 @@ def main() -> None:
             spent.append([clock[-1] - clock[0], *np.diff(clock)])
     total, first, adapting, second, outer = (statistics.median(column) for column in zip(*spent, strict=True))
     parts = {"collecting": first + second, "adapting": adapting, "trust region": outer}
-    print(f"{total:.2f} s an outer step, {RIVAL / total:.1f} times the rival's speed; {parts}")
+    told = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in parts.items())
+    print(f"{total:.2f} s an outer step, {RIVAL / total:.1f} times the rival's speed; {told}")
     told = {"learner": "MAML-TRPO", "metric": "seconds a step", "value": total, "ratio": RIVAL / total}
     sizes = f"{TASKS} tasks, {TRAJECTORIES} x 100 steps twice, MLP 64-64, 10 products, exact, all samples"
     protocol = f"{sizes}, {options.threads} threads; wall clock, median of {options.turns}; pytorch-maml-rl: {RIVAL} s"

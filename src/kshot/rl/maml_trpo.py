@@ -12,7 +12,6 @@ from torch.func import grad, jvp, vjp, vmap
 from kshot.batching import unstack
 from kshot.rl.adaptation import Adapted, PolicyGradientSteps
 from kshot.rl.gradient_learner import GradientPolicyLearner
-from kshot.rl.losses import divergence, surrogate
 from kshot.rl.policies import Parameters, Policy
 from kshot.rl.products import Kept, Products
 from kshot.rl.trajectories import Samples
@@ -116,15 +115,15 @@ class MAMLTRPO(GradientPolicyLearner):
         step = natural_step(slope.gradient, slope.fisher, self.radius, self.cg_steps)
         with torch.no_grad():
             start = _flat(dict(self.policy.named_parameters()))
-            old = self._adapted(start, path, after)
-            likely = vmap(self._log_prob)(old, after)
+            before: Parameters = vmap(self._acted)(self._adapted(start, path, after), after)
 
             def judge(scale: float) -> Judged:
-                new = self._adapted(start + scale * step, path, after)
-                losses, moved = vmap(self._judged)(old, new, after, likely)
+                now = vmap(self._acted)(self._adapted(start + scale * step, path, after), after)
+                losses, moved = vmap(self._judged)(before, now, after)
                 return Judged(losses.mean().item(), moved.mean().item())
 
-            found = search(judge, judge(0.0), self.radius)
+            unmoved = Judged(-(after.weights * after.advantages).sum(-1).mean().item(), 0.0)  # all ratios are one
+            found = search(judge, unmoved, self.radius)
             for name, weight in self._unflat(start + found.scale * step).items():
                 self.policy.get_parameter(name).copy_(weight)
         return Update(found, found.scale**2 * self.radius, slope.gradient.norm().item())
@@ -170,11 +169,14 @@ class MAMLTRPO(GradientPolicyLearner):
             weights = self.inner(weights, samples)
         return weights
 
-    def _log_prob(self, weights: Weights, samples: Samples) -> Tensor:
-        return self.policy.log_prob(call(self.policy, weights, samples.observations), samples.actions)
+    def _acted(self, weights: Weights, samples: Samples) -> Parameters:
+        return call(self.policy, weights, samples.observations)  # type: ignore[no-any-return]
 
-    def _judged(self, old: Weights, new: Weights, samples: Samples, likely: Tensor) -> tuple[Tensor, Tensor]:
-        return surrogate(self.policy, new, samples, likely), divergence(self.policy, old, new, samples)
+    def _judged(self, before: Parameters, now: Parameters, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Return the loss of the policy that acts as now, and its divergence from the one that collected."""
+        ratio = (self.policy.log_prob(now, samples.actions) - self.policy.log_prob(before, samples.actions)).exp()
+        loss = -(samples.weights * samples.advantages * ratio).sum()
+        return loss, (samples.weights * self.policy.divergence(before, now)).sum()
 
     def _unflat(self, vector: Tensor) -> Weights:
         named = dict(self.policy.named_parameters())
