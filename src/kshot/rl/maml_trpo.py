@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
-from kshot.batching import unstack
+from kshot.batching import stack, unstack
 from kshot.rl.adaptation import Adapted, PolicyGradientSteps
 from kshot.rl.gradient_learner import GradientPolicyLearner
 from kshot.rl.policies import Parameters, Policy
@@ -115,7 +115,7 @@ class MAMLTRPO(GradientPolicyLearner):
         step = natural_step(slope.gradient, slope.fisher, self.radius, self.cg_steps)
         with torch.no_grad():
             start = _flat(dict(self.policy.named_parameters()))
-            before: Parameters = vmap(self._acted)(self._adapted(start, path, after), after)
+            before: Parameters = vmap(self._acted)(slope.adapted, after)
 
             def judge(scale: float) -> Judged:
                 now = vmap(self._acted)(self._adapted(start + scale * step, path, after), after)
@@ -144,7 +144,8 @@ class MAMLTRPO(GradientPolicyLearner):
         first = differentiate(tasks[0])  # traces the products, which the threads then share
         gradients, adapted, fishers = zip(first, *self._map(differentiate, tasks[1:]), strict=True)
         kept = list(zip(adapted, fishers, strict=True))[: self.fisher_tasks]
-        return Slope(torch.stack(gradients).mean(0), kept, self.damping, self._unflat, self._map)
+        weights = stack([one.weights for one in adapted])
+        return Slope(torch.stack(gradients).mean(0), weights, kept, self.damping, self._unflat, self._map)
 
     def _gradient_and_fisher(self, given: tuple[Weights, Samples], v: Weights) -> Any:
         """Return the gradient of one task's loss in its adapted weights, and their Fisher information times v."""
@@ -188,6 +189,7 @@ class Slope(NamedTuple):
     """The meta-gradient, flat in the order of ``policy.parameters()``, and the Fisher information as a product."""
 
     gradient: Float[Tensor, " d"]
+    adapted: Weights  # of all tasks, stacked
     tasks: list[tuple[Adapted, Kept]]
     damping: float
     unflat: Any  # a flat vector as weights by name
