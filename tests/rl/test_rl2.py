@@ -71,6 +71,23 @@ def _log_probs(start: dict[str, torch.Tensor], policy: RecurrentPolicy, trials: 
     return (acted.logits.log_softmax(-1) * trials.actions).sum(-1)
 
 
+def test_the_unit_of_rewards_does_not_matter() -> None:
+    # or values of long trials drown the gradient of the policy, whose norm is clipped together with theirs
+    losses = []
+    for unit in (1.0, 100.0):
+        torch.manual_seed(0)
+        env, policy = Bandit(3, 4), RecurrentPolicy(1, 3, 8).double()
+        tasks = {"chances": env.draw_tasks(0, np.arange(50))["chances"].double()}
+        trials = collect_trials(env, policy, tasks, 1, torch.Generator().manual_seed(3))
+        trials = trials._replace(rewards=unit * trials.rewards, values=unit * trials.values)
+        with torch.no_grad():
+            policy.value.weight *= unit
+            policy.value.bias *= unit
+        losses.append(PPO(policy, torch.optim.SGD(policy.parameters(), 0.0)).update(trials, torch.Generator()))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    assert losses[0] > 0.1  # of the values, since the gain is zero before the first step
+
+
 def test_what_is_clipped_gains_no_more() -> None:
     ratio = torch.linspace(0.1, 3, 30, requires_grad=True)
     clipped_surrogate(ratio, torch.ones(30), 0.2).sum().backward()

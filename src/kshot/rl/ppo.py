@@ -38,7 +38,7 @@ class PPO:
         epochs: passes over the trials.
         batches: minibatches of whole trials in a pass.
         entropy: its weight in the loss.
-        value: the weight of the squared error of values.
+        value: the weight of the squared error of values, as a part of the variance of what they should be.
         norm: the largest norm of a gradient.
     """
 
@@ -62,22 +62,23 @@ class PPO:
         advantages = advantage_estimates(trials.rewards, trials.values * trials.mask, self.discount, self.decay)
         targets = advantages + trials.values
         on = trials.mask > 0
+        spread = targets[on].var() + 1e-8  # values of a hundred would otherwise drown the policy's gradient
         advantages = (advantages - advantages[on].mean()) / (advantages[on].std() + 1e-8)
         losses: list[float] = []
         for _ in range(self.epochs):
             order = torch.randperm(trials.mask.shape[1], generator=generator)
             losses = [
-                self._step(Trials(*(leaf[:, rows] for leaf in trials)), advantages[:, rows], targets[:, rows])
+                self._step(Trials(*(leaf[:, rows] for leaf in trials)), advantages[:, rows], targets[:, rows], spread)
                 for rows in order.tensor_split(self.batches)
             ]
         return sum(losses) / len(losses)
 
-    def _step(self, trials: Trials, advantages: Tensor, targets: Tensor) -> float:
+    def _step(self, trials: Trials, advantages: Tensor, targets: Tensor, spread: Tensor) -> float:
         acted = self.policy(trials.inputs, self.policy.start(trials.mask.shape[1]))
         likely = acted.logits.log_softmax(-1)
         ratio = ((likely * trials.actions).sum(-1) - trials.log_probs).exp()
         gain = clipped_surrogate(ratio, advantages, self.clip) - self.entropy * (likely.exp() * likely).sum(-1)
-        each = self.value * (acted.values - targets).square() - gain
+        each = self.value * (acted.values - targets).square() / spread - gain
         loss = (each * trials.mask).sum() / trials.mask.sum()
         if not bool(loss.isfinite()):
             raise FloatingPointError("the loss of PPO is not finite. Try a smaller learning rate.")
