@@ -103,7 +103,7 @@ def main() -> None:
     keep_freed_memory()
     texts = clinc150() if options.data == "clinc150" else banking77()
     embedded = texts.embedded(SentenceEncoder.minilm(), cache=options.out / "embeddings")
-    positions = texts.with_vectors(torch.arange(len(texts.texts), dtype=torch.float64)[:, None])
+    positions = texts.with_vectors(torch.arange(len(texts.texts), dtype=torch.float32)[:, None])
     encoder = SentenceEncoder.minilm(trainable=True)
     encoder.model.get_submodule("embeddings").requires_grad_(False)
     head = [FineTune(Longer(), rate, 50, "head", head="mean") for rate in HEAD_RATES]
