@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from intents import QUERIES, keep
 from kshot.allocator import keep_freed_memory
-from kshot.core import Batch, Learner
+from kshot.core import Learner
 from kshot.evaluation import Evaluation, compare, evaluate, in_eval_mode, stamp_of
 from kshot.learners.gradient.update_rules import adam
 from kshot.learners.metric import Prototypical
@@ -57,10 +57,10 @@ def one_by_one(learner: Learner, tasks: Episodes) -> Evaluation:
     """Judge without vmap, under which no text can be looked up."""
     scores = []
     with in_eval_mode(learner):
-        for support, query in tasks.batches(1):
-            weights = learner.adapt(Batch(support.x[0], support.y[0]))
+        for support, query in tasks:
+            weights = learner.adapt(support)
             with torch.no_grad():
-                scores.append(learner.loss.metric(learner.predict(weights, query.x[0]), query.y[0]).double())
+                scores.append(learner.loss.metric(learner.predict(weights, query.x), query.y).double())
     return Evaluation("accuracy", True, torch.stack(scores), stamp_of(learner, tasks))
 
 
