@@ -57,7 +57,7 @@ def one_by_one(learner: Learner, tasks: Episodes) -> Evaluation:
     """Judge without vmap, under which no text can be looked up."""
     scores = []
     with in_eval_mode(learner):
-        for support, query in tasks:
+        for support, query in map(tasks.__getitem__, range(len(tasks))):
             weights = learner.adapt(support)
             with torch.no_grad():
                 scores.append(learner.loss.metric(learner.predict(weights, query.x), query.y).double())
