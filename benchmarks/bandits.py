@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kshot.allocator import keep_freed_memory
+from kshot.checkpoint import load_checkpoint
 from kshot.evaluation import Evaluation, compare
 from kshot.progress import show_progress
 from kshot.rl.environments.bandit import Bandit
@@ -80,7 +81,7 @@ def thompson(wins: Tensor, losses: Tensor, generator: torch.Generator) -> Tensor
 
 
 def trained(env: Bandit, options: argparse.Namespace) -> tuple[RecurrentPolicy, int]:
-    """Train for so many minutes, going on with what the folder holds; the last weights count."""
+    """Train for so many minutes, going on with what the folder holds; validation chooses the weights."""
     torch.manual_seed(options.seed)
     policy = RecurrentPolicy(env.features, env.actions, options.hidden)
     steps = 0
@@ -92,6 +93,7 @@ def trained(env: Bandit, options: argparse.Namespace) -> tuple[RecurrentPolicy, 
             told = {"out": folder, "resume": resume, "seed": options.seed, "watch": watch, "validation_tasks": 1000}
             budget = options.minutes * share
             steps += train_policy(learner, Bandit(env.actions, pulls), setting, minutes=budget, every=100, **told).steps
+        policy.load_state_dict(load_checkpoint(folder / "best.safetensors")["learner"])
     return policy, steps
 
 

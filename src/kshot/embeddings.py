@@ -59,7 +59,7 @@ def embed(
     n = _count(encoder, x)
     if cache is False:
         return _computed(encoder, x, n, batch_size, label)
-    folder = data_folder() / "embeddings" if cache is None else cache
+    folder = data_folder() / "embeddings" if cache is None else Path(cache)
     path = folder / f"{_digest(encoder, x)}.safetensors"
     stored = _read(path, n)
     if stored is not None:

@@ -50,6 +50,8 @@ def test_texts_from_a_table_to_answers_and_new_classes(kshot: Kshot, texts: Path
     ran = kshot("eval", model, texts)
     assert "accuracy 100.00 %" in ran.out, ran.err
     assert "4 examples" in ran.out
+    (tmp_path / "note.txt").write_text("today's exchange rate\n")
+    assert "rates" in kshot("predict", model, tmp_path / "note.txt").out
 
 
 @pytest.mark.filterwarnings("ignore:pictures are compared as tiny pictures")
@@ -77,8 +79,13 @@ def test_an_encoder_or_a_whole_learner_of_a_run(kshot: Kshot, drawings: Path, tm
         assert ran.code == 0, ran.err
         assert "18 examples" in kshot("eval", model, drawings).out
         assert "4 examples; 4 classes" not in kshot("predict", model, drawings / "letter0" / "1.png").out
-        added = kshot("add", model, "--label", "new", drawings / "letter0" / "1.png")
+        assert "stands in two classes" in kshot("add", model, "--label", "new", drawings / "letter0" / "1.png").err
+        Image.open(drawings / "letter0" / "1.png").rotate(180).save(tmp_path / "new.png")
+        added = kshot("add", model, "--label", "new", tmp_path / "new.png")
         assert "new: 1 examples; 4 classes" in added.out, added.err
+    ran = kshot("fit", drawings, "--out", tmp_path / "own", "--overwrite")  # no encoder of a run any more
+    assert ran.code == 0, ran.err
+    assert "18 examples" in kshot("eval", tmp_path / "own", drawings).out
     ran = kshot("fit", drawings, "--method", "own", "--out", tmp_path / "other")
     assert "one of nearest-mean, ridge, linear-probe for tiny pictures" in ran.err
     assert not (tmp_path / "other").exists()
@@ -91,24 +98,28 @@ def test_numbers_and_their_onnx(kshot: Kshot, tmp_path: Path) -> None:
     table.write_text(NUMBERS)
     assert kshot("fit", table, "--out", model, "--threshold", "0.05").code == 0
     asked = tmp_path / "asked.csv"
-    asked.write_text("size,weight\n1,2\n9,8\n500,-500\n")
-    lines = kshot("predict", model, asked).out.splitlines()[1:]
-    assert [line.split()[2] for line in lines] == ["a", "b", "none"], lines
+    for rows in ("size,weight\n1,2\n9,8\n500,-500\n", "size,weight,label\n1,2,a\n9,8,\n500,-500,b\n"):
+        asked.write_text(rows)
+        lines = kshot("predict", model, asked).out.splitlines()[1:]
+        assert [line.split()[2] for line in lines] == ["a", "b", "none"], lines
     ran = kshot("export", model, "--out", tmp_path / "model.onnx", "--example", table)
     assert ran.code == 0, ran.err
     assert (tmp_path / "model.onnx").stat().st_size > 100
 
 
 def test_mistakes_are_told_in_a_line_and_leave_nothing_behind(kshot: Kshot, texts: Path, tmp_path: Path) -> None:
-    model, bad = tmp_path / "model", tmp_path / "bad.csv"
+    model, bad, lacking = tmp_path / "model", tmp_path / "bad.csv", tmp_path / "lacking.csv"
     told: dict[str, tuple[Any, ...]] = {
         "no column 'intent'": ("fit", texts, "--out", model, "--label", "intent"),
         "expected a folder of class folders": ("fit", tmp_path / "gone", "--out", model),
         "no pictures found": ("fit", tmp_path, "--out", model),
         "texts are empty": ("fit", bad, "--out", model),
+        "1 rows of": ("fit", lacking, "--out", model),
+        "gone/nothing is no folder here": ("fit", texts, "--out", model, "--encoder", "gone/nothing"),
         "holds no fitted model": ("predict", tmp_path, "a text"),
     }
     bad.write_text("text,label\nwords,a\n,b\n")
+    lacking.write_text("text,label\nwords,\nothers,b\n")
     for words, args in told.items():
         ran = kshot(*args)
         assert ran.code == 1, (args, ran)

@@ -91,6 +91,42 @@ def test_probabilities_are_calibrated_on_held_out_examples() -> None:
     assert abs(raw.predict_proba(queries).max(1).mean() - right.mean()) > 0.06  # the test can fail
 
 
+@pytest.mark.parametrize("method", ["nearest-mean", "ridge", "linear-probe"])
+def test_two_examples_of_each_class_are_held_out_class_by_class(method: str) -> None:
+    # the rest must not lack the class that is asked for, or its frequency alone answers: always another class
+    y = np.repeat(np.arange(5), 2)
+    x = 4 * np.eye(5)[y] + np.random.default_rng(0).normal(size=(10, 5)) / 4
+    model = FewShotClassifier(method=method).fit(x, y)
+    assert model.predict_proba(x).max(1).min() > 0.5
+    accuracies = FewShotClassifier(method="auto").fit(x, y).choice_.accuracies
+    assert accuracies[method] == 1.0
+
+
+def test_labels_of_true_and_false_have_a_third_answer() -> None:
+    x = np.array([[0.0], [0.1], [0.3], [5.0], [5.1], [5.3], [900.0]])
+    model = FewShotClassifier(threshold=0.05).fit(x[:6], [False] * 3 + [True] * 3)
+    assert model.predict(x[[0, 5, 6]]).tolist() == [False, True, "none of these"]
+
+
+def test_what_fails_leaves_the_model_as_it_was() -> None:
+    model = FewShotClassifier(threshold=0.05).fit(TEXTS, INTENTS)
+    before = model.predict_proba(TEXTS)
+    for x, y, message in (
+        (["a new text", "another"], ["none of these"] * 2, "none_label must not be a class"),
+        ([TEXTS[0]], ["password"], "one of the model's own in 'card' and where is my card in 'password'"),
+        (["a new text"], [3], "give them the same type"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.partial_fit(x, y)
+        with pytest.raises(ValueError, match="stands in two classes"):
+            model.fit(["a text", "a text"], ["a", "b"])
+        assert (model.predict_proba(TEXTS) == before).all()
+    fixed = FewShotClassifier(MAML(torch.nn.Linear(2, 2), 0.1), "own").fit([[0.0, 1.0], [1.0, 0.0]], [0, 1])
+    with pytest.raises(ValueError, match="MAML was trained for a number of classes that cannot change; found 3"):
+        fixed.partial_fit([[5.0, 5.0]], [2])
+    assert fixed.predict([[0.0, 1.0]]).shape == (1,)
+
+
 def test_strangers_are_none_of_these() -> None:
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 40)
@@ -170,7 +206,8 @@ def test_pictures_of_every_form_are_the_same(tmp_path: Path) -> None:
     opened = [Image.open(file) for file in files]
     arrays = np.stack([np.asarray(picture) for picture in opened])
     expected = FewShotClassifier().fit(files, labels).predict_proba(files)
-    for x in ([str(file) for file in files], opened, arrays, arrays[..., None] / 255, torch.from_numpy(arrays)):
+    forms = ([str(file) for file in files], opened, arrays, arrays[..., None] / 255, torch.from_numpy(arrays))
+    for x in (*forms, list(arrays), list(torch.from_numpy(arrays))):
         model = FewShotClassifier().fit(x, labels)
         np.testing.assert_allclose(model.predict_proba(x), expected, atol=0.02)
     encoder = learned().encoder
@@ -240,6 +277,22 @@ def test_a_saved_model_predicts_the_same_to_the_bit_in_a_fresh_process(tmp_path:
     assert (loaded.predict(x) == model.predict(x)).all()
     assert (loaded.familiarity(x) == model.familiarity(x)).all()
     assert loaded.partial_fit(x[:1] + 50, [9]).predict(x[:1] + 50).tolist() == [9]
+
+
+@pytest.mark.filterwarnings("ignore:pictures are compared as tiny pictures")
+def test_a_fine_tuned_model_keeps_what_its_steps_made(tmp_path: Path) -> None:
+    files = sorted(drawings(tmp_path).rglob("*.png"))
+    labels = [file.parent.name for file in files]
+    told = {"method": "fine-tune", "picture": PictureFormat(28, drawing=True)}
+    encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.ReLU(), torch.nn.Flatten())
+    model = FewShotClassifier(encoder, **told).fit(files, labels)
+    model.save(tmp_path / "model")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads % 2 + 1)  # on which the same steps would be rounded differently
+    loaded = FewShotClassifier.load(tmp_path / "model", encoder)
+    torch.set_num_threads(threads)
+    assert (loaded.predict_proba(files) == model.predict_proba(files)).all()
+    assert FewShotClassifier(encoder, **told).fit(files, labels).support_.stride() == loaded.support_.stride()
 
 
 def test_a_module_of_ones_own_is_saved_with_its_weights(tmp_path: Path) -> None:
@@ -329,5 +382,14 @@ def test_another_kind_or_other_columns_are_refused() -> None:
         model.predict(TEXTS)
     with pytest.raises(ValueError, match="method must be"):
         FewShotClassifier().set_params(method="best").fit([[0.0], [1.0]], [0, 1])
+    with pytest.raises(ValueError, match="found a single str"):
+        model.predict("one text")
+    for share in (3.0, 0.0, -1.0):
+        with pytest.raises(ValueError, match="between 0 and 1; found"):
+            FewShotClassifier(threshold=share).fit([[0.0], [1.0]], [0, 1])
+    with pytest.warns(UserWarning, match="'note' has other words in every row"):
+        FewShotClassifier().fit(table.assign(note=list("wxyz")), ["a", "a", "b", "b"])
+    with pytest.raises(ValueError, match="to train it, pass the encoder itself"):
+        FewShotClassifier(method="fine-tune").fit(TEXTS, INTENTS)
     with pytest.raises(ValueError, match="for pictures and texts"):
         FewShotClassifier("facebook/dinov2-small").fit([[0.0], [1.0]], [0, 1])

@@ -17,7 +17,7 @@ pytest.importorskip("onnxscript")
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("method", ["nearest-mean", "ridge", "linear-probe", "learner", "numbers"])
+@pytest.mark.parametrize("method", ["nearest-mean", "ridge", "linear-probe", "fine-tune", "learner", "numbers"])
 def test_onnxruntime_answers_the_same_for_any_number_of_examples(method: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(12, 5)) if method == "numbers" else rng.random((12, 1, 28, 28), dtype=np.float32)
@@ -26,7 +26,7 @@ def test_onnxruntime_answers_the_same_for_any_number_of_examples(method: str, tm
     encoder = Conv4(1, 8)
     match method:
         case "numbers":
-            model = FewShotClassifier()
+            model = FewShotClassifier(threshold=0.05)
         case "learner":
             model = FewShotClassifier(Ridge(encoder), "own")
         case _:
@@ -36,8 +36,11 @@ def test_onnxruntime_answers_the_same_for_any_number_of_examples(method: str, tm
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["a", "b", "c"]
     for n in (1, 7, 12):
-        (found,) = session.run(None, {"x": x[:n].astype(np.float32)})
+        found, *strange = session.run(None, {"x": x[:n].astype(np.float32)})
         np.testing.assert_allclose(found, model.predict_proba(x[:n]), atol=1e-4)
+        if method == "numbers":
+            assert (strange[0] == (model.predict(x[:n]) == "none of these")).all()
+            assert session.run(["none"], {"x": 99 * np.ones((1, 5), np.float32)})[0].all()
 
 
 def test_texts_are_refused(tmp_path: Path) -> None:

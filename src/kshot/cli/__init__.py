@@ -1,6 +1,7 @@
 """The command line. Its options are dataclasses; torch is imported inside commands, so that ``--help`` answers at once."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import tyro
@@ -16,6 +17,9 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command named on the command line; report mistakes of the user in one line, without a traceback."""
     command = tyro.cli(options.Command, prog="kshot", description="Learn to learn, in plain PyTorch.")
+    warnings.showwarning = lambda message, *_, **__: print(
+        f"kshot: {message}", file=sys.stderr
+    )  # without a line of code
     try:
         _run(_with_preset(command))
     except (ValueError, OSError, ImportError, FloatingPointError, DataUnavailable) as error:

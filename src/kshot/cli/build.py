@@ -207,14 +207,16 @@ def _build_metric(options: MetricOptions, picture: torch.Size) -> Learner:
     raise TypeError(f"no learner for {type(options).__name__}")
 
 
-def load_best(run: Path, options: LearnerOptions, inner_steps: int | None = None) -> Learner:
+def load_best(
+    run: Path, options: LearnerOptions, inner_steps: int | None = None, picture: torch.Size | None = None
+) -> Learner:
     """Return the best learner of a run that was told these options.
 
     Raises:
         ValueError: its checkpoint is damaged or of another learner.
         OSError: it has none.
     """
-    learner = build_learner(options, inner_steps)
+    learner = build_learner(options, inner_steps, picture)
     load_learner(run / "best.safetensors", learner)
     return learner
 

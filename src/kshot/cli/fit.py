@@ -1,5 +1,6 @@
 """``kshot fit``, ``predict`` and ``add``: a classifier from a user's own few examples."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.table import Table
 from kshot.cli.models import encoder_of, labelled_examples, load_model, read_table, save_model, unlabelled_table
 from kshot.cli.options import Add, Export, Fit, Predict
 from kshot.estimators import FewShotClassifier, export_onnx
+from kshot.estimators.held_out import share_with_interval
 
 __all__ = ["run_add", "run_export", "run_fit", "run_model_eval", "run_predict"]
 
@@ -39,7 +41,7 @@ def run_fit(command: Fit) -> None:
 def run_predict(command: Predict) -> None:
     """Print the class of each example, with its probability."""
     model = load_model(command.model)
-    names, x = _asked(model, command.examples)
+    names, x = _asked(model, command.examples, command.label)
     answers, sure = model.predict(x), model.predict_proba(x).max(1)
     console, table = Console(), Table("example", "class", "probability", box=None, pad_edge=False)
     for name, answer, probability in zip(names, answers, sure, strict=True):
@@ -50,8 +52,10 @@ def run_predict(command: Predict) -> None:
 
 def run_add(command: Add) -> None:
     """Add examples of a class, known or new, to a model."""
+    if not command.label.strip():
+        raise ValueError("--label is empty; name the class of the examples.")
     model = load_model(command.model)
-    names, x = _asked(model, command.examples)
+    names, x = _asked(model, command.examples, "label")
     model.partial_fit(x, np.array([command.label] * len(names), dtype=object))
     model.save(command.model)
     count = int((model.classes_[model.labels_.numpy()] == command.label).sum())
@@ -75,7 +79,7 @@ def run_model_eval(folder: Path, data: Path, label: str) -> None:
     for name in sorted(set(y)):
         table.add_row(name, str(int(right[truth == name].sum())), str(int((truth == name).sum())))
     console.print(table, highlight=False, markup=False)
-    share, half_width = right.mean(), 1.96 * np.sqrt(right.var() / len(right))
+    share, half_width = share_with_interval(int(right.sum()), len(right))
     unknown = sorted(set(y) - set(model.classes_))
     console.print(
         f"accuracy {100 * share:.2f} % ± {100 * half_width:.2f} (95 % interval, {len(right):,} examples; "
@@ -85,17 +89,23 @@ def run_model_eval(folder: Path, data: Path, label: str) -> None:
     )
 
 
-def _asked(model: FewShotClassifier, examples: tuple[str, ...]) -> tuple[list[str], Any]:
-    """Return the names of what was asked, and the examples: files of pictures, tables, or texts themselves."""
+def _asked(model: FewShotClassifier, examples: tuple[str, ...], label: str) -> tuple[list[str], Any]:
+    """Return the names of what was asked, and the examples: files of pictures, tables without the label, or texts."""
     if not examples:
         raise ValueError("name the files, or, for a model of texts, the texts.")
     if model.features_.kind == "texts" and not all(text.endswith(".csv") for text in examples):
-        return list(examples), list(examples)
+        return list(examples), [_text(example) for example in examples]
     if model.features_.kind == "pictures":
         if missing := [name for name in examples if not Path(name).is_file()]:
             raise ValueError(f"no such file: {', '.join(missing[:5])}.")
         return list(examples), [Path(name) for name in examples]
     if len(examples) != 1:
         raise ValueError(f"a model of numbers reads one .csv table; found {len(examples)} names.")
-    x = unlabelled_table(read_table(Path(examples[0])))
+    table = read_table(Path(examples[0]), label)
+    known = getattr(model, "feature_names_in_", ())
+    x = unlabelled_table(table if label in known else table.drop(columns=label, errors="ignore"))
     return [f"row {i + 1}" for i in range(len(x))], x
+
+
+def _text(example: str) -> str:
+    return Path(example).read_text(encoding="utf-8").strip() if os.path.isfile(example) else example  # noqa: PTH113, any text

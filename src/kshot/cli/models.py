@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from kshot.cli.build import build_learner, load_best, load_splits
-from kshot.cli.run_config import load_config
+from kshot.cli.run_config import load_config, picture_shape
 from kshot.estimators import FewShotClassifier, PictureFormat
 
 __all__ = ["encoder_of", "is_model", "labelled_examples", "load_model", "read_table", "save_model", "unlabelled_table"]
@@ -38,16 +38,22 @@ def labelled_examples(path: Path, label: str) -> tuple[Any, list[str]]:
         if not files:
             raise ValueError(f"no pictures found in class folders under {path}; expected {path}/CLASS/PICTURE.png.")
         return files, [file.relative_to(path).parts[0] for file in files]
-    table = read_table(path)
+    table = read_table(path, label)
     if label not in table.columns:
         raise ValueError(
             f"{path} has no column {label!r}; found {', '.join(table.columns)}. Name the class column with --label."
         )
-    return unlabelled_table(table.drop(columns=label)), table[label].astype(str).tolist()
+    if missing := [row + 1 for row in np.flatnonzero(table[label].isna())]:
+        raise ValueError(
+            f"{len(missing)} rows of {path} have no {label}, first {missing[:5]}. Fill it in, or leave them out."
+        )
+    if len(table.columns) == 1:
+        raise ValueError(f"{path} has the column {label} alone; expected what tells the classes apart beside it.")
+    return unlabelled_table(table.drop(columns=label)), table[label].tolist()
 
 
-def read_table(path: Path) -> Any:
-    """Read a csv table with a header.
+def read_table(path: Path, label: str) -> Any:
+    """Read a csv table with a header, whose labels are words even where they look like numbers.
 
     Raises:
         ValueError: it is no such table, or has no rows.
@@ -60,7 +66,7 @@ def read_table(path: Path) -> Any:
     except ImportError as error:
         raise ImportError("tables are read by pandas: pip install 'kshot[sklearn]'") from error
     try:
-        table = pandas.read_csv(path)
+        table = pandas.read_csv(path, dtype={label: str})
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a csv table with a header ({error}).") from error
     if not len(table):
@@ -80,14 +86,15 @@ def encoder_of(name: str | None) -> tuple[Any, PictureFormat | None]:
     if name is None or not (Path(name) / "config.json").is_file() or not (Path(name) / "best.safetensors").is_file():
         return name, None
     options = load_config(Path(name))
-    _, channels, size, _ = load_splits(options).train.x.shape
-    learner = load_best(Path(name), options)
+    shape = picture_shape(Path(name)) or load_splits(options).train.x.shape[1:]  # of a run before it was written down
+    (channels, size, _), learner = shape, load_best(Path(name), options, picture=torch.Size(shape))
     drawing = options.data in _PICTURES_OF_INK
     return learner, PictureFormat(size, "L" if channels == 1 else "RGB", drawing)
 
 
 def save_model(model: FewShotClassifier, folder: Path, run: Path | None) -> None:
     """Save a model, with what its module was built from where it came from a run."""
+    (folder / "config.json").unlink(missing_ok=True)  # of a model that is written over
     if run is not None:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / "config.json", folder / "config.json")

@@ -136,7 +136,9 @@ class Predict:
     model: Positional[Path]
     """Folder of the model."""
     examples: Positional[tuple[str, ...]]
-    """Files of pictures, a .csv table, or texts."""
+    """Files of pictures, a .csv table, texts, or files of one text each."""
+    label: str = "label"
+    """Column of the table that holds the class, where it has one; it is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Add:
     model: Positional[Path]
     """Folder of the model."""
     examples: Positional[tuple[str, ...]]
-    """Files of pictures, a .csv table, or texts."""
+    """Files of pictures, a .csv table, texts, or files of one text each."""
     label: str
     """Their class."""
 

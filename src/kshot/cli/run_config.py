@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from kshot.cli.learner_options import (
     SNAILOptions,
 )
 
-__all__ = ["learner_name", "load_config", "save_config", "versions"]
+__all__ = ["learner_name", "load_config", "picture_shape", "save_config", "versions"]
 
 _LEARNERS: dict[str, type[LearnerOptions]] = {
     "prototypical": PrototypicalOptions,
@@ -46,16 +47,22 @@ def learner_name(options: LearnerOptions) -> str:
     return next(name for name, kind in _LEARNERS.items() if kind is type(options))
 
 
-def save_config(folder: Path, options: LearnerOptions) -> None:
-    """Write down the options of a run."""
+def save_config(folder: Path, options: LearnerOptions, picture: Sequence[int] | None) -> None:
+    """Write down the options of a run, and the shape of its pictures, whose data need not be there when it is used."""
     told = {name: value for name, value in asdict(options).items() if name != "out"}  # the folder may be moved
-    content = {"learner": learner_name(options), "options": told, "versions": versions()}
+    content = {"learner": learner_name(options), "options": told, "picture": picture, "versions": versions()}
     write_atomically(folder / "config.json", json.dumps(content, indent=2).encode())
 
 
 def versions() -> dict[str, str]:
     """Return by what a run is run."""
     return {"kshot": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def picture_shape(folder: Path) -> torch.Size | None:
+    """Return the shape of the pictures of a run, of which there is none for sine waves."""
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("picture")
+    return None if told is None else torch.Size(told)
 
 
 def load_config(folder: Path) -> LearnerOptions:

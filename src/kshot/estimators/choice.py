@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from kshot.core import Learner, one_hot
-from kshot.estimators.held_out import folds_of, held_out_predictions
+from kshot.estimators.held_out import folds_of, held_out_predictions, share_with_interval
 
 __all__ = ["FEW", "Candidate", "Choice", "choose"]
 
@@ -61,10 +61,16 @@ class Choice:
         return f"{self.method}: {measured}. {self.reason} Candidates: {table}."
 
 
-def choose(candidates: Mapping[str, Candidate], labels: Int[Tensor, " n"], ways: int) -> Choice:
+def choose(candidates: Mapping[str, Candidate], labels: Int[Tensor, " n"], ways: int, knows: str) -> Choice:
     """Compare candidates on held-out examples; the first of them wins ties, and where nothing can be held out.
 
     The winner's accuracy comes from nested folds: for each outer fold the choice is made again without it.
+
+    Args:
+        candidates: the methods by name.
+        labels: of the examples.
+        ways: how many classes there are.
+        knows: what examples would have to be like to be told apart, for the reason: ``"what the encoder knows"``.
     """
     first = next(iter(candidates))
     fold = folds_of(labels)
@@ -81,10 +87,8 @@ def choose(candidates: Mapping[str, Candidate], labels: Int[Tensor, " n"], ways:
         torch.unique(fold[fold >= 0]), "choosing", console=console, transient=True, disable=not console.is_terminal
     )
     outer = torch.cat([_outer(candidates, labels, ways, fold == number) for number in folds])
-    m, share = len(outer), outer.mean().item()
-    near = (share * m + 2) / (m + 4)  # Agresti and Coull 1998: an interval that does not vanish where all are right
-    half_width = 1.96 * math.sqrt(near * (1 - near) / (m + 4))
-    return Choice(winner, accuracies, share, half_width, m, _reason(counts, accuracies[first], ways))
+    share, half_width = share_with_interval(int(outer.sum()), len(outer))
+    return Choice(winner, accuracies, share, half_width, len(outer), _reason(counts, accuracies[first], ways, knows))
 
 
 def _right(candidates: Mapping[str, Candidate], labels: Tensor, ways: int, fold: Tensor) -> dict[str, Tensor]:
@@ -111,11 +115,11 @@ def _best(accuracies: Mapping[str, float]) -> str:
     return max(accuracies, key=lambda name: accuracies[name])
 
 
-def _reason(counts: Tensor, nearest_mean: float, ways: int) -> str:
+def _reason(counts: Tensor, nearest_mean: float, ways: int, knows: str) -> str:
     shots = int(counts.median())
     known = (nearest_mean - 1 / ways) / (1 - 1 / ways) > _SIMILAR
     amount = f"Few examples ({shots} of a class)" if shots < FEW else f"Many examples ({shots} of a class)"
-    likeness = "like what the encoder knows" if known else "unlike what the encoder knows"
+    likeness = f"{'like' if known else 'unlike'} {knows}"
     advice = {
         (True, True): "a last layer on frozen features is what such data can bear.",
         (

@@ -1,5 +1,6 @@
 """A classifier of pictures, texts and numbers from a few examples of each class."""
 
+import copy
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 from kshot.core import Batch, Learner, one_hot
 from kshot.estimators.choice import FEW, Candidate, Choice, choose
 from kshot.estimators.familiarity import Familiarity
-from kshot.estimators.fitted import FewShotEstimator
+from kshot.estimators.fitted import FewShotEstimator, adapted
 from kshot.estimators.held_out import fitted_scale, folds_of, held_out_predictions
-from kshot.estimators.kinds import check_duplicates
+from kshot.estimators.kinds import check_duplicates, contents_of
 from kshot.estimators.methods import HEADS, MethodName, build_method, features_of, methods_for
 from kshot.estimators.pictures import PictureFormat
 from kshot.estimators.storage import describe_estimator, load_estimator, save_estimator
@@ -65,6 +66,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     familiarity_: Familiarity | None
     learner_: Learner
     state_: Any
+    contents_: list[str]
 
     def __init__(
         self,
@@ -87,17 +89,19 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             ValueError: there is one class and no threshold, an example stands in two classes, or is no whole picture, an
                 empty text or NaN.
         """
-        y = self._labels(X, y)
-        self._start(X)
-        self.classes_, numbers = np.unique(y, return_inverse=True)
-        self.labels_ = torch.from_numpy(numbers.reshape(-1).astype(np.int64))
-        if self.features_.kind != "numbers":
-            check_duplicates(X, y.tolist())
+        self._check_threshold()
+        fitted = copy.copy(self)  # of which nothing is left where it fails
+        y = fitted._labels(X, y)
+        fitted._start(X)
+        fitted._take_labels(y)
+        fitted.contents_ = []
+        fitted._take_contents(X, y)
         if self.method == "auto":
-            self.choice_ = self._choice(X)
-        self.features_ = features_of(self.features_, self.method_)
-        self.support_ = self._embedded(X, self.cache)
-        return self._adapt()._calibrate()
+            fitted.choice_ = fitted._choice(X)
+        fitted.features_ = features_of(fitted.features_, fitted.method_)
+        fitted.support_ = fitted._embedded(X, self.cache)
+        self.__dict__.update(vars(fitted._adapt()._calibrate()))
+        return self
 
     @property
     def method_(self) -> str:
@@ -108,19 +112,26 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         """Add examples, of known classes or of new ones; the result is that of fitting all at once.
 
         ``classes`` is there for scikit-learn and is not needed: a class may come at any time. ``auto`` keeps its choice.
+
+        Raises:
+            ValueError: as in ``fit``, or labels are words where they were numbers, or numbers where they were words; the
+                model is as it was.
         """
         del classes
         if not hasattr(self, "support_"):
             return self.fit(X, y)
         y = self._labels(X, y)
-        z = self._embedded(X, self.cache)
-        if self.features_.kind != "numbers":
-            check_duplicates(X, y.tolist())
-        self.support_ = torch.cat([self.support_, z])
+        if (y.dtype.kind in "OSU") != (self.classes_.dtype.kind in "OSU"):  # joined, numbers would become words
+            raise ValueError(
+                f"the model's labels are like {self.classes_[0]!r}, these are like {y[0]!r}: give them the same type."
+            )
+        grown = copy.copy(self)
+        grown.support_ = torch.cat([self.support_, self._embedded(X, self.cache)])
         labels = np.concatenate([self.classes_[self.labels_.numpy()], y])
-        self.classes_, numbers = np.unique(labels, return_inverse=True)
-        self.labels_ = torch.from_numpy(numbers.reshape(-1).astype(np.int64))
-        return self._adapt()._calibrate()
+        grown._take_contents(X, labels)
+        grown._take_labels(labels)
+        self.__dict__.update(vars(grown._adapt()._calibrate()))
+        return self
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Return a label for each example, or ``none_label`` where it is none of these."""
@@ -152,6 +163,23 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             check_classification_targets(y)
         return np.asarray(y)
 
+    def _take_labels(self, y: NDArray[Any]) -> None:
+        self.classes_, numbers = np.unique(y, return_inverse=True)
+        self.labels_ = torch.from_numpy(numbers.reshape(-1).astype(np.int64))
+
+    def _take_contents(self, x: Any, y: NDArray[Any]) -> None:
+        """Remember what new texts or pictures hold, and refuse what stands in two classes; y is of all examples."""
+        if self.features_.kind != "numbers":
+            self.contents_ = [*self.contents_, *contents_of(x)]
+            check_duplicates(self.contents_, y.tolist(), x)
+
+    def _check_threshold(self) -> None:
+        share = self.threshold
+        if share is not None and not (isinstance(share, int | float) and 0 < share < 1):
+            raise ValueError(
+                f"threshold is the share of known examples that may be lost, 0.05 say, between 0 and 1; found {share!r}."
+            )
+
     def _choice(self, x: Any) -> Choice:
         """Compare the methods that there are."""
         first, candidates = self.features_, dict[str, Candidate]()
@@ -162,14 +190,14 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
                 rows = others[0] if others else self._embedded(x, self.cache)
                 candidates[method] = Candidate(build_method(method, self.penalty, self.features_), rows)
         self.features_ = first
-        return choose(candidates, self.labels_, len(self.classes_))
+        return choose(candidates, self.labels_, len(self.classes_), first.knows)
 
     def _bears_fine_tuning(self) -> bool:
         """Fewer examples fit no more than a last layer, and every comparison is some forty fits."""
         return int(torch.bincount(self.labels_).median()) >= FEW
 
-    def _adapt(self) -> "FewShotClassifier":
-        """Adapt to the examples that are kept."""
+    def _adapt(self, state: Any = None) -> "FewShotClassifier":
+        """Adapt to the examples that are kept, or take the state that a file has."""
         if len(self.classes_) < 2 and self.threshold is None:
             raise ValueError(
                 f"expected examples of two classes or more; found one class, {str(self.classes_[0])!r}. For 'this or none "
@@ -186,9 +214,9 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             )
         z, labels, ways = self.support_, self.labels_, len(self.classes_)
         self.learner_ = build_method(self.method_, self.penalty, self.features_)
-        y = one_hot(labels, ways).to(z.dtype)
-        with torch.no_grad():
-            self.state_ = self.learner_.adapt(Batch(z, y))
+        self.state_ = state
+        if state is None:
+            self.state_ = adapted(self.learner_, Batch(z, one_hot(labels, ways).to(z.dtype)))
         return self
 
     def _calibrate(self) -> "FewShotClassifier":
@@ -212,6 +240,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         if self.familiarity_ is None or self.threshold is None:
             return answers
         strange = (self.familiarity_.probability(z.flatten(1).double()) < self.threshold).numpy()
+        if answers.dtype.kind == "b":  # beside which there is no third value
+            answers = answers.astype(object)
         return np.where(strange, np.array(self.none_name), answers)
 
     def save(self, path: str | Path) -> None:
@@ -227,6 +257,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             "penalty": self.penalty,
             "threshold": self.threshold,
             "none_label": self.none_label,
+            "contents": self.contents_,
         }
         save_estimator(self, Path(path), told)
 
@@ -247,9 +278,10 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         model.classes_, model.labels_ = np.array(told["classes"], dtype=told["dtype"]), told["labels"]
         model.scale_ = told["scale"]
         model.familiarity_ = None if told["familiarity"] is None else Familiarity(*told["familiarity"])
+        model.contents_ = told["contents"]
         if told["choice"] is not None:
             model.choice_ = Choice(**told["choice"])
-        return model._adapt()
+        return model._adapt(told["state"])
 
     @staticmethod
     def describe(path: str | Path) -> dict[str, Any]:
@@ -261,4 +293,4 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         """The answer for none of these."""
         if self.none_label is not None:
             return self.none_label
-        return -1 if self.classes_.dtype.kind in "iufb" else "none of these"
+        return -1 if self.classes_.dtype.kind in "iuf" else "none of these"

@@ -63,6 +63,11 @@ class Familiarity(NamedTuple):
         ratio = (scores - self.centre) / (self.deviation * math.sqrt(1 + 1 / self.held_out))
         return torch.from_numpy(student.sf(ratio.numpy(), df=self.held_out - 1))
 
+    def limit(self, threshold: float) -> float:
+        """Return the squared distance to the nearest class mean from which on p is below a threshold."""
+        ratio = float(student.isf(threshold, df=self.held_out - 1))
+        return math.exp(self.centre + ratio * self.deviation * math.sqrt(1 + 1 / self.held_out))
+
 
 def squared_distances(x: Float[Tensor, "q d"], y: Float[Tensor, "n d"]) -> Float[Tensor, "q n"]:
     """Return squared distances as ``kshot.learners.metric.squared_euclidean`` does, but in the memory of the result alone.

@@ -31,6 +31,8 @@ class Features(ABC):
     as_it_is = False  # whether an example is not embedded, because its encoder will be trained on it
     typed = False  # whether rows keep their own type and shape; where not, they become rows of float64
 
+    knows = "what the encoder knows"  # that examples should be like
+
     @abstractmethod
     def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
         """Return a row for each example; where there is a cache, what an encoder makes of them is kept in that folder."""
@@ -57,6 +59,7 @@ class Numbers(Features):
     table: Table
     kind = "numbers"
     name = "standardised columns"
+    knows = "what columns as they are tell apart"
 
     def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
         """Return the columns, float64."""
@@ -76,6 +79,7 @@ class Words(Features):
     size: int = 4096
     kind = "texts"
     name = "hashed words and parts of words"
+    knows = "what words alone tell apart"
 
     def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
         """Return rows of length one."""
@@ -100,6 +104,7 @@ class Thumbnails(Features):
     size: int = 16
     kind = "pictures"
     name = "tiny pictures, no encoder"
+    knows = "what colours and rough shapes tell apart"
 
     def __call__(self, x: Any, cache: Path | None = None) -> Float[Tensor, "n d"]:
         """Return rows of mean zero and length one."""
@@ -195,6 +200,8 @@ class Own(Features):
             return self.table.plain(x).float()
         if self.format is not None:
             return self.format.read(x)
+        if isinstance(x, list) and all(hasattr(one, "shape") for one in x):
+            x = torch.stack([torch.as_tensor(one) for one in x])
         if isinstance(x, list):
             raise ValueError(
                 "an encoder of your own needs to know what pictures look like that come from files: pass "

@@ -1,5 +1,7 @@
 """Cross-validation inside a support set: what a learner answers for examples that it has not seen."""
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,21 +11,36 @@ from torch import Tensor
 
 from kshot.core import Batch, Learner
 
-__all__ = ["fitted_scale", "folds_of", "held_out_predictions"]
+__all__ = ["fitted_scale", "folds_of", "held_out_predictions", "share_with_interval"]
 
 
 def folds_of(labels: Int[Tensor, " n"], folds: int = 5) -> Int[Tensor, " n"]:
     """Deal the examples of each class to folds in turn; -1 for the only example of a class, which is never held out.
 
+    Every class begins with the first fold, so that each fold holds as many of one class as of another, like an episode. If
+    the rest lacked examples of the class that is asked for, a learner of how frequent classes are would answer the others.
+
     >>> folds_of(torch.tensor([0, 0, 1, 0]), folds=2).tolist()
     [0, 1, -1, 0]
     """
     fold = torch.full_like(labels, -1)
-    turn = 0  # goes on from class to class, so that folds are of about one size
     for own in (rows for c in torch.unique(labels) if len(rows := (labels == c).nonzero().flatten()) > 1):
-        fold[own] = (torch.arange(len(own), device=own.device) + turn) % folds
-        turn += len(own)
+        fold[own] = torch.arange(len(own), device=own.device) % folds
     return fold
+
+
+def share_with_interval(right: int, n: int) -> tuple[float, float]:
+    """Return the share of right answers and the half-width of its 95 % interval.
+
+    Alan Agresti, Brent Coull 1998, "Approximate is better than 'exact' for interval estimation of binomial proportions":
+    unlike the usual interval it does not vanish where all are right.
+
+    >>> share, half_width = share_with_interval(4, 4)
+    >>> share, round(half_width, 2)
+    (1.0, 0.3)
+    """
+    near = (right + 2) / (n + 4)
+    return right / n, 1.96 * math.sqrt(near * (1 - near) / (n + 4))
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """What a user's examples are: pictures, texts, or rows of numbers."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["Kind", "as_items", "check_duplicates", "kind_of"]
+__all__ = ["Kind", "as_items", "check_duplicates", "contents_of", "kind_of"]
 
 Kind: TypeAlias = Literal["numbers", "texts", "pictures"]
 
@@ -17,7 +17,8 @@ Kind: TypeAlias = Literal["numbers", "texts", "pictures"]
 def kind_of(x: Any) -> Kind:
     """Tell pictures and texts from numbers by their types.
 
-    Pictures are ``PIL.Image`` objects, paths, strings that end like a picture's file, and arrays of three axes or more;
+    Pictures are ``PIL.Image`` objects, paths, strings that end like a picture's file, and arrays of three axes or more, or
+    of two or three in a list;
     texts are other strings; everything else is numbers, tables with columns of words included.
 
     >>> kind_of(["cat.png", "dog.jpg"]), kind_of(["where is my card?"]), kind_of([[1.0, 2.0]])
@@ -32,7 +33,13 @@ def kind_of(x: Any) -> Kind:
 
 
 def as_items(x: Any) -> list[Any] | None:
-    """Return strings, paths or pictures as a list, whatever holds them; None where x is an array of numbers."""
+    """Return strings, paths or pictures as a list, whatever holds them; None where x is an array of numbers.
+
+    Raises:
+        ValueError: x is a single example.
+    """
+    if isinstance(x, str | Path | Image.Image):
+        raise ValueError(f"expected a list of examples; found a single {type(x).__name__}. Put it into a list.")
     if isinstance(x, Tensor) or hasattr(x, "toarray"):  # a sparse matrix
         return None
     if hasattr(x, "columns"):
@@ -40,33 +47,53 @@ def as_items(x: Any) -> list[Any] | None:
             return None
         x = x.iloc[:, 0]
     items = list(x) if isinstance(x, Sequence) or (hasattr(x, "__array__") and _axes(x) == 1) else []
-    whole = bool(items) and all(isinstance(item, str | Path | Image.Image) for item in items)
-    return items if whole and not isinstance(x, str) else None
+    whole = bool(items) and all(isinstance(item, str | Path | Image.Image) or _is_picture(item) for item in items)
+    return items if whole else None
 
 
-def check_duplicates(x: Any, labels: Sequence[Any]) -> None:
-    """Raise ValueError where the same text or picture stands in two classes."""
-    first: dict[Hashable, int] = {}
+def contents_of(x: Any) -> list[str]:
+    """Return the sha256 of what each text or picture holds; a file under another name holds the same."""
     items = as_items(x)
-    for i, example in enumerate(x if items is None else items):
-        j = first.setdefault(_content(example), i)
+    return [sha256(_content(example)).hexdigest() for example in (x if items is None else items)]
+
+
+def check_duplicates(contents: Sequence[str], labels: Sequence[Any], x: Any) -> None:
+    """Raise ValueError where the same text or picture stands in two classes.
+
+    Args:
+        contents: of all examples, as ``contents_of`` tells them.
+        labels: of all examples.
+        x: the last of the examples, those that are new.
+    """
+    items = as_items(x)
+    old = len(contents) - len(x if items is None else items)
+    first: dict[str, int] = {}
+    for i, content in enumerate(contents):
+        j = first.setdefault(content, i)
         if labels[i] != labels[j]:
-            one, other = (f"example {k}" if items is None else f"{items[k]}" for k in (j, i))
+            named = f"example {i - old}" if items is None else f"{items[i - old]}"
+            other = (
+                "one of the model's own" if j < old else f"example {j - old}" if items is None else f"{items[j - old]}"
+            )
             raise ValueError(
-                f"the same example stands in two classes: {one} in {labels[j]!r} and {other} in {labels[i]!r}. Remove the "
-                "wrong one."
+                f"the same example stands in two classes: {other} in {labels[j]!r} and {named} in {labels[i]!r}. Remove "
+                "the wrong one."
             )
 
 
-def _content(example: Any) -> Hashable:
+def _content(example: Any) -> bytes:
     match example:
         case str() if not _names_picture(example):
-            return example
+            return example.encode()
         case str() | Path():
-            return sha256(Path(example).read_bytes()).digest()
+            return Path(example).read_bytes()
         case Image.Image():
-            return sha256(example.tobytes()).digest()
-    return sha256(np.ascontiguousarray(example).tobytes()).digest()
+            return example.tobytes()
+    return np.ascontiguousarray(example).tobytes()
+
+
+def _is_picture(item: Any) -> bool:
+    return hasattr(item, "ndim") and item.ndim >= 2 and not hasattr(item, "columns")
 
 
 def _axes(x: Any) -> int:

@@ -41,9 +41,12 @@ def features_of(features: Features, method: str) -> Features:
         ValueError: there is no such method for this encoder.
     """
     if method not in (there := methods_for(features)):
-        known = method in get_args(MethodName)
-        why = f" for {features.name}" if known else ""
-        raise ValueError(f"method must be 'auto' or one of {', '.join(there)}{why}; found {method!r}.")
+        why = f" for {features.name}" if method in get_args(MethodName) else ""
+        more = " An encoder by name stays as it is: to train it, pass the encoder itself, with trainable=True."
+        raise ValueError(
+            f"method must be 'auto' or one of {', '.join(there)}{why}; found {method!r}."
+            + (more if method in _DEPTHS and not isinstance(features, Own) else "")
+        )
     if method == "own" or not isinstance(features, Own):
         return features
     return replace(features, encoder=body_of(features.encoder) or features.encoder, as_it_is=method in _DEPTHS)
@@ -71,8 +74,11 @@ def build_method(method: str, penalty: float, features: Features) -> Learner:
 
 
 def body_of(module: nn.Module) -> nn.Module | None:
-    """Return the encoder of a learner, where it has one; of another module the module itself."""
+    """Return the encoder of a learner, where it has one; of another module the module itself.
+
+    Where a learner sees examples as they are, as MAML does, that is a flat row for the others to work on.
+    """
     if not isinstance(module, Learner):
         return module
     encoder = getattr(module, "encoder", None)
-    return encoder if isinstance(encoder, nn.Module) else None
+    return nn.Flatten() if isinstance(encoder, nn.Identity) else encoder if isinstance(encoder, nn.Module) else None

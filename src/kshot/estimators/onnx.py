@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ def export_onnx(model: FewShotClassifier, path: str | Path, example: Any) -> Non
     """Write a classifier as ONNX, its weights baked in.
 
     The input ``x`` is what the encoder takes, ``(n, *features)`` float32: columns of numbers as they are, or pictures from 0
-    to 1 in the model's format. The output is the probability of each class, ``(n, classes)``; their names are in the file's
-    metadata, as JSON under ``classes``.
+    to 1 in the model's format. The output ``probabilities`` is that of each class, ``(n, classes)``; their names are in the
+    file's metadata, as JSON under ``classes``. A model with a threshold has the output ``none`` too, ``(n,)``: whether an
+    example is none of these.
 
     Args:
         model: fitted to numbers, to pictures, or with a module of one's own.
@@ -42,15 +44,18 @@ def export_onnx(model: FewShotClassifier, path: str | Path, example: Any) -> Non
     except ImportError as error:
         raise ImportError("export needs onnx and onnxscript: pip install 'kshot[onnx]'") from error
     inputs = _inputs(model, example)
-    program = torch.onnx.export(
-        _Whole(model).eval(),
-        (inputs,),
-        input_names=["x"],
-        output_names=["probabilities"],
-        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-        dynamo=True,
-        verbose=False,
-    )
+    outputs = ["probabilities"] if model.familiarity_ is None else ["probabilities", "none"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about packages that are not there and names it will change
+        program = torch.onnx.export(
+            _Whole(model).eval(),
+            (inputs,),
+            input_names=["x"],
+            output_names=outputs,
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props["classes"] = json.dumps(model.classes_.tolist())
     with atomic_file(Path(path)) as file:
@@ -63,24 +68,35 @@ class _Whole(nn.Module):
     def __init__(self, model: FewShotClassifier) -> None:
         super().__init__()
         self.features, self.scale = model.features_, model.scale_
+        self.limit: float | None = None
         self.learner = copy.deepcopy(model.learner_).float()
         if isinstance(self.learner, Prototypical) and self.learner.distance is squared_distances:
             self.learner.distance = squared_euclidean  # the same, of which ONNX knows every operation
         self.state = tree_map(lambda leaf: leaf.float(), model.state_)
         match model.features_:
+            case Own(as_it_is=True):
+                self.encoder: nn.Module = nn.Identity()  # the learner has it, with weights of its own
             case Own(encoder) | PretrainedPictures(_, encoder):
-                self.encoder: nn.Module = copy.deepcopy(encoder).float()
+                self.encoder = copy.deepcopy(encoder).float()
             case Numbers(table):
                 self.encoder = _Standardise(torch.tensor(table.mean), torch.tensor(table.scale))
             case Thumbnails():
                 self.encoder = _Centre()
 
-    def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n classes"]:
+        if model.familiarity_ is not None:
+            assert model.threshold is not None
+            self.means = model.familiarity_.means.float()
+            self.limit = model.familiarity_.limit(model.threshold)
+
+    def forward(self, x: Float[Tensor, "n ..."]) -> tuple[Tensor, ...]:
         z = self.encoder.encode(x) if isinstance(self.encoder, Learner) else self.encoder(x)
         if isinstance(self.features, PretrainedPictures | Thumbnails):
             z = nn.functional.normalize(z, dim=1)
         logits: Tensor = self.learner.predict(self.state, z)
-        return (self.scale * logits).softmax(-1)
+        probabilities = (self.scale * logits).softmax(-1)
+        if self.limit is None:
+            return (probabilities,)
+        return probabilities, squared_euclidean(z.flatten(1), self.means).amin(1) > self.limit
 
 
 class _Standardise(nn.Module):

@@ -41,8 +41,8 @@ class PictureFormat:
         """Return pictures as floats from 0 to 1.
 
         Args:
-            x: paths and Pillow's pictures in a list, or an array ``(n, height, width)``, ``(n, height, width, channels)``
-                or ``(n, channels, height, width)``, uint8, or floats from 0 to 1.
+            x: paths, Pillow's pictures and arrays of one picture each in a list, or an array of all: ``(n, height, width)``,
+                ``(n, height, width, channels)`` or ``(n, channels, height, width)``, uint8, or floats from 0 to 1.
 
         Raises:
             ValueError: a file is no whole picture, or an array has another shape or other values.
@@ -54,13 +54,16 @@ class PictureFormat:
         return ink / ink.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
 
     def _from_items(self, items: Sequence[Any]) -> Tensor:
-        arrays = [
-            centre_square(item, self.size, self.mode)
-            if isinstance(item, Image.Image)
-            else read_picture(Path(item), self.size, self.mode)
-            for item in items
-        ]
-        return torch.from_numpy(np.stack(arrays)) / 255
+        return torch.cat([self._from_item(item) for item in items])
+
+    def _from_item(self, item: Any) -> Tensor:
+        if hasattr(item, "ndim"):
+            return self._from_array(item[None])
+        if isinstance(item, Image.Image):
+            picture = centre_square(item, self.size, self.mode)
+        else:
+            picture = read_picture(Path(item), self.size, self.mode)
+        return torch.from_numpy(np.array(picture))[None] / 255  # of its own, which torch may write to
 
     def _from_array(self, x: Any) -> Tensor:
         pictures = channels_first(torch.as_tensor(x))

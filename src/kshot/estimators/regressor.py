@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from kshot.core import Batch, Learner
-from kshot.estimators.fitted import FewShotEstimator
+from kshot.estimators.fitted import FewShotEstimator, adapted
 from kshot.estimators.held_out import folds_of, held_out_predictions
 from kshot.estimators.methods import build_method, features_of
 from kshot.estimators.pictures import PictureFormat
@@ -105,7 +105,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         """Read a model that was saved; arguments and errors as in ``FewShotClassifier.load``."""
         model, told = load_estimator(cls, Path(path), module)
         model.targets_, model.penalty_ = told["targets"], told["penalty"]
-        return model._adapt()
+        return model._adapt(told["state"])
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn that there may be several targets."""
@@ -145,11 +145,12 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
             self.penalty_ = min(_PENALTIES, key=lambda penalty: errors[penalty])
         return self
 
-    def _adapt(self) -> "FewShotRegressor":
+    def _adapt(self, state: Any = None) -> "FewShotRegressor":
         own = self.method == "own"
         self.learner_ = build_method("own", self.penalty_, self.features_) if own else _ridge(self.penalty_)
-        with torch.no_grad():
-            self.state_ = self.learner_.adapt(Batch(self.support_, self._rows().to(self.support_.dtype)))
+        self.state_ = state
+        if state is None:
+            self.state_ = adapted(self.learner_, Batch(self.support_, self._rows().to(self.support_.dtype)))
         return self
 
 

@@ -33,7 +33,10 @@ Estimator = TypeVar("Estimator", bound=FewShotEstimator)
 
 
 def save_estimator(model: FewShotEstimator, folder: Path, told: dict[str, Any]) -> None:
-    """Write what both estimators keep, and what one of them tells beside."""
+    """Write what both estimators keep, and what one of them tells beside.
+
+    Weights that gradient steps made are kept too: on another number of threads the same steps are rounded differently.
+    """
     content = {
         "estimator": type(model).__name__,
         "method": model.method,
@@ -41,6 +44,7 @@ def save_estimator(model: FewShotEstimator, folder: Path, told: dict[str, Any]) 
         "support": model.support_,
         "columns": {name: getattr(model, name) for name in ("n_features_in_",) if hasattr(model, name)},
         "names": list(getattr(model, "feature_names_in_", ())),
+        "state": model.state_ if isinstance(model.state_, dict) else None,
         "told": told,
     }
     save_checkpoint(folder / _FILE, content)
@@ -66,7 +70,7 @@ def load_estimator(kind: type[Estimator], folder: Path, module: nn.Module | None
         setattr(model, name, value)
     if content["names"]:
         model.feature_names_in_ = np.array(content["names"], dtype=object)
-    return model, content["told"]
+    return model, {**content["told"], "state": content["state"]}
 
 
 def describe_estimator(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Rows of numbers, and tables whose columns may hold words."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,13 @@ class Table:
         tensor([[3.]], dtype=torch.float64)
         """
         words = {name: tuple(sorted({str(v) for v in x[name]})) for name in _columns_of_words(x)}
+        for name, known in words.items():
+            if len(known) == len(x) > 2:
+                warnings.warn(
+                    f"column {name!r} has other words in every row, which tell nothing of new rows. Texts are read as texts "
+                    "where they are the only column; leave out what names a row.",
+                    stacklevel=5,
+                )
         plain = cls(words, (), ()).plain(x)
         made = sum(map(len, words.values()))  # they stand last, and stay zeros and ones
         mean, scale = plain.mean(0), plain.std(0, correction=0)

@@ -22,7 +22,7 @@ _WEIGHTS = ["model*.safetensors"]
 _SECONDS = 5.0  # how long a machine without a network waits; the Hub's own client retries for 23 s
 
 
-class ModelUnavailable(RuntimeError):  # noqa: N818, a state of the machine that callers plan for
+class ModelUnavailable(OSError):  # noqa: N818, a state of the machine that callers plan for
     """A pretrained model is not on this machine and cannot be fetched; the message says what to place where."""
 
 
