@@ -33,8 +33,8 @@ PUBLISHED = {  # of Gittins' index, random choice and RL²
     (100, 5): (78.3, 49.9, 78.7),
     (100, 10): (82.8, 49.9, 83.5),
 }
-# Trials of 100 pulls are too noisy to begin with: shorter ones come first. Pulls, and their share of the minutes.
-SHORTER = {100: ((10, 0.15), (30, 0.15), (100, 0.7))}
+# Trials of 100 pulls are too noisy to begin with: shorter ones come first. Pulls, minutes' share, and that of the step size.
+STAGES = {100: ((10, 0.105, 1.0), (30, 0.105, 1.0), (100, 0.49, 1.0), (100, 0.3, 0.25))}
 DISCOUNT, DEPTH, GRID = 0.99, 300, 500
 GITTINS = "Gittins' index"
 TEST = 4000
@@ -85,9 +85,10 @@ def trained(env: Bandit, options: argparse.Namespace) -> tuple[RecurrentPolicy, 
     torch.manual_seed(options.seed)
     policy = RecurrentPolicy(env.features, env.actions, options.hidden)
     steps = 0
-    for pulls, share in SHORTER.get(env.horizon, ((env.horizon, 1.0),)):
-        learner = RL2(PPO(policy, torch.optim.Adam(policy.parameters(), options.lr), decay=options.decay))
-        folder = options.out / f"{env.horizon}-{env.actions}-{options.seed}" / f"{pulls}-pulls"
+    for stage, (pulls, share, slower) in enumerate(STAGES.get(env.horizon, ((env.horizon, 1.0, 1.0),))):
+        optimizer = torch.optim.Adam(policy.parameters(), slower * options.lr)
+        learner = RL2(PPO(policy, optimizer, decay=options.decay))
+        folder = options.out / f"{env.horizon}-{env.actions}-{options.seed}" / f"{stage}-{pulls}-pulls"
         resume, setting = (folder / "last.safetensors").exists(), TrialSetting(max(250, 10_000 // pulls))
         with show_progress(f"RL², {pulls} pulls") as watch:
             told = {"out": folder, "resume": resume, "seed": options.seed, "watch": watch, "validation_tasks": 1000}
