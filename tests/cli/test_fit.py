@@ -107,6 +107,13 @@ def test_numbers_and_their_onnx(kshot: Kshot, tmp_path: Path) -> None:
     assert (tmp_path / "model.onnx").stat().st_size > 100
 
 
+def test_a_folder_with_too_few_classes_leaves_no_run(kshot: Kshot, drawings: Path, tmp_path: Path) -> None:
+    ran = kshot("train", "prototypical", "--data", drawings, "--ways", "2", "--queries", "1", "--out", tmp_path / "run")
+    assert ran.code == 1
+    assert "a task needs 2 classes; found 1 in val of random classes" in ran.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_mistakes_are_told_in_a_line_and_leave_nothing_behind(kshot: Kshot, texts: Path, tmp_path: Path) -> None:
     model, bad, lacking = tmp_path / "model", tmp_path / "bad.csv", tmp_path / "lacking.csv"
     told: dict[str, tuple[Any, ...]] = {

@@ -48,6 +48,7 @@ class _Prepared(NamedTuple):
     """What the options of a run come to."""
 
     tasks: TaskSource
+    validation: TaskSource | None
     learner: Learner
     optimizer: Optimizer
     scheduler: LRScheduler | None
@@ -56,7 +57,8 @@ class _Prepared(NamedTuple):
 def _prepare(options: LearnerOptions) -> _Prepared:
     keep_freed_memory()
     learner = build_learner(options)
-    return _Prepared(training_tasks(options), learner, *build_optimizer(options, learner))
+    validation = None if options.with_val else fixed_tasks(options, "val", options.val_tasks)
+    return _Prepared(training_tasks(options), validation, learner, *build_optimizer(options, learner))
 
 
 def _picture(options: LearnerOptions) -> list[int] | None:
@@ -65,7 +67,7 @@ def _picture(options: LearnerOptions) -> list[int] | None:
 
 def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: bool) -> None:
     console = Console(markup=False)  # or brackets in a path would be taken for a style
-    tasks, learner, optimizer, scheduler = prepared
+    tasks, validation, learner, optimizer, scheduler = prepared
     console.print(f"{type(learner).__name__} on {_in_words(dict(tasks.stamp))}", highlight=False, soft_wrap=True)
     assert isinstance(options, MetricOptions | MAMLOptions | ReptileOptions | MemoryOptions)
     with show_progress("training", console) as watch:
@@ -78,7 +80,7 @@ def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: b
             compiled=options.compile,
             optimizer=optimizer,
             scheduler=scheduler,
-            validation=None if options.with_val else fixed_tasks(options, "val", options.val_tasks),
+            validation=validation,
             every=options.every,
             patience=options.patience,
             out=folder,

@@ -71,7 +71,8 @@ class Drawer:
             pools = np.stack([groups == name for name in np.unique(groups)])
         large: NDArray[np.bool_] = pools[pools.sum(1) >= least]
         if not len(large):
-            where = f"; found {n}" if n < least else " in one group; no group has as many"
+            of = f" in {self.data.stamp['split']}" if "split" in self.data.stamp else ""
+            where = f"; found {n}{of}" if n < least else " in one group; no group has as many"
             raise ValueError(f"a task needs {least} classes{where}. Lower ways, or bring more classes.")
         return large
 
