@@ -125,6 +125,8 @@ def test_what_fails_leaves_the_model_as_it_was() -> None:
     with pytest.raises(ValueError, match="MAML was trained for a number of classes that cannot change; found 3"):
         fixed.partial_fit([[5.0, 5.0]], [2])
     assert fixed.predict([[0.0, 1.0]]).shape == (1,)
+    with pytest.raises(ValueError, match="that cannot change; found 3"):
+        FewShotClassifier(fixed.encoder, "auto").fit(np.eye(3)[[0, 1, 2] * 2][:, :2], [0, 1, 2] * 2)
 
 
 def test_strangers_are_none_of_these() -> None:

@@ -15,9 +15,10 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor, nn
 
 from kshot.core import Batch, Learner, one_hot
+from kshot.estimators.adapting import adapted
 from kshot.estimators.choice import FEW, Candidate, Choice, choose
 from kshot.estimators.familiarity import Familiarity
-from kshot.estimators.fitted import FewShotEstimator, adapted
+from kshot.estimators.fitted import FewShotEstimator
 from kshot.estimators.held_out import fitted_scale, folds_of, held_out_predictions
 from kshot.estimators.kinds import check_duplicates, contents_of
 from kshot.estimators.methods import HEADS, MethodName, build_method, features_of, methods_for

@@ -181,8 +181,8 @@ class Own(Features):
 
     @property
     def name(self) -> str:
-        """Its class."""
-        return type(self.encoder).__name__
+        """Its class, or that it leaves examples as they are."""
+        return "examples as they are" if isinstance(self.encoder, nn.Flatten) else type(self.encoder).__name__
 
     def __call__(self, x: Any, cache: Path | None = None) -> Any:
         """Return its embeddings, or maps where its learner works on maps."""

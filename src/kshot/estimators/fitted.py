@@ -4,36 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_consistent_length, validate_data
 from torch import Tensor, nn
 
-from kshot.core import Batch, Learner
 from kshot.estimators.features import Features, features_for
 from kshot.estimators.kinds import as_items, kind_of
 from kshot.estimators.pictures import PictureFormat
 
-__all__ = ["FewShotEstimator", "adapted"]
-
-
-def adapted(learner: Learner, support: Batch) -> Any:
-    """Adapt a learner to the examples of a fit.
-
-    Raises:
-        ValueError: the number of classes is built into the learner, and these are of another number.
-    """
-    try:
-        with torch.no_grad():
-            return learner.adapt(support)
-    except RuntimeError as error:
-        if not learner.fixed_ways:
-            raise
-        raise ValueError(
-            f"{type(learner).__name__} was trained for a number of classes that cannot change; found {support.y.shape[1]}. "
-            "Bring as many as it was trained with, or take a learner of any number, such as Prototypical."
-        ) from error
+__all__ = ["FewShotEstimator"]
 
 
 class FewShotEstimator(BaseEstimator):  # type: ignore[misc]

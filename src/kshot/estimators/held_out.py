@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from kshot.core import Batch, Learner
+from kshot.estimators.adapting import adapted
 
 __all__ = ["fitted_scale", "folds_of", "held_out_predictions", "share_with_interval"]
 
@@ -51,7 +52,7 @@ def held_out_predictions(
     held, predictions = fold >= 0, y.new_zeros(y.shape)
     for number in torch.unique(fold[held]):
         apart = fold == number
-        state = learner.adapt(Batch(x[~apart], y[~apart]))
+        state = adapted(learner, Batch(x[~apart], y[~apart]))
         predictions[apart] = learner.predict(state, x[apart]).to(y.dtype)
     return predictions[held]
 

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from kshot.core import Batch, Learner
-from kshot.estimators.fitted import FewShotEstimator, adapted
+from kshot.estimators.adapting import adapted
+from kshot.estimators.fitted import FewShotEstimator
 from kshot.estimators.held_out import folds_of, held_out_predictions
 from kshot.estimators.methods import build_method, features_of
 from kshot.estimators.pictures import PictureFormat
