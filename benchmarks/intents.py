@@ -95,6 +95,12 @@ def learners_for(data: Splits, shots: int, out: Path) -> dict[str, Learner]:
     }
 
 
+def together(results: Sequence[Evaluation]) -> Evaluation:
+    """Join what was measured on each split."""
+    stamp = {**results[0].stamp, "split": f"test of ProtAugment 1 to {len(SPLITS)}"}
+    return Evaluation("accuracy", True, torch.cat([result.scores for result in results]), stamp)
+
+
 def accuracies(
     texts: Texts, embedded: LabelledData, ways: int | None, shots: int, tasks: int, out: Path
 ) -> Iterator[tuple[str, Evaluation]]:
@@ -112,8 +118,7 @@ def accuracies(
         floor = evaluate(Prototypical(nn.Identity(), distance=cosine), episodes, chunk_size=4)
         found.setdefault(FLOOR, []).append(floor)
     for name, results in found.items():
-        stamp = {**results[0].stamp, "split": f"test of ProtAugment 1 to {len(SPLITS)}"}
-        yield name, Evaluation("accuracy", True, torch.cat([result.scores for result in results]), stamp)
+        yield name, together(results)
 
 
 def auroc(learner: Learner, data: LabelledData, strangers: Tensor, seed: int) -> float:

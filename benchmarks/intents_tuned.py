@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from intents import QUERIES, keep
+from intents import QUERIES, keep, together
 from kshot.allocator import keep_freed_memory
 from kshot.core import Learner
 from kshot.evaluation import Evaluation, compare, evaluate, in_eval_mode, stamp_of
@@ -77,8 +77,7 @@ def over_splits(
         test = protaugment_split(data, split).test
         tasks = Episodes(test, ways or len(test.classes), shots, QUERIES, length=number // len(SPLITS), seed=2)
         results.append(judged(learner, tasks))
-    stamp = {**results[0].stamp, "split": f"test of ProtAugment 1 to {len(SPLITS)}"}
-    return Evaluation("accuracy", True, torch.cat([result.scores for result in results]), stamp)
+    return together(results)
 
 
 def chosen(learners: Sequence[Learner], data: LabelledData, shots: int, number: int) -> Learner:

@@ -17,13 +17,16 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command named on the command line; report mistakes of the user in one line, without a traceback."""
     command = tyro.cli(options.Command, prog="kshot", description="Learn to learn, in plain PyTorch.")
-    warnings.showwarning = lambda message, *_, **__: print(
-        f"kshot: {message}", file=sys.stderr
-    )  # without a line of code
+    warnings.showwarning = _warn
     try:
         _run(_with_preset(command))
     except (ValueError, OSError, ImportError, FloatingPointError, DataUnavailable) as error:
         sys.exit(f"kshot: {error}")
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as a line, without the line of code that it came from."""
+    print(f"kshot: {message}", file=sys.stderr)
 
 
 def _with_preset(command: options.Command) -> options.Command:

@@ -75,6 +75,11 @@ def load_splits(options: LearnerOptions) -> Splits:
     return _load(options.data, options.protocol, options.resize)
 
 
+def picture_of(options: LearnerOptions) -> torch.Size | None:
+    """Return the shape of the pictures that the options name; sine waves have none."""
+    return None if options.data == "sinusoid" else load_splits(options).train.x.shape[1:]
+
+
 @functools.cache  # by what decides the data alone, so that runs compared with each other share it
 def _load(data: str, protocol: ProtocolName, resize: Resize) -> Splits:
     match data:
@@ -157,8 +162,7 @@ def build_learner(
         name, waves = learner_name(options), options.data == "sinusoid"
         if waves and not isinstance(options, MAMLOptions):
             raise ValueError(f"{name} classifies, and sinusoid is regression. Use: kshot train maml --data sinusoid")
-        if picture is None and not waves:
-            picture = load_splits(options).train.x.shape[1:]
+        picture = picture_of(options) if picture is None else picture
         match options:
             case MAMLOptions():
                 return build_maml(options, picture, inner_steps)

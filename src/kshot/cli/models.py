@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kshot.cli.build import build_learner, load_best, load_splits
+from kshot.cli.build import build_learner, load_best, picture_of
 from kshot.cli.run_config import load_config, picture_shape
 from kshot.estimators import FewShotClassifier, PictureFormat
 
@@ -86,8 +86,10 @@ def encoder_of(name: str | None) -> tuple[Any, PictureFormat | None]:
     if name is None or not (Path(name) / "config.json").is_file() or not (Path(name) / "best.safetensors").is_file():
         return name, None
     options = load_config(Path(name))
-    shape = picture_shape(Path(name)) or load_splits(options).train.x.shape[1:]  # of a run before it was written down
-    (channels, size, _), learner = shape, load_best(Path(name), options, picture=torch.Size(shape))
+    picture = picture_shape(Path(name)) or picture_of(options)  # of the data, for a run before it was written down
+    if picture is None:
+        raise ValueError(f"{name} learned sine waves; an encoder of examples comes from a run on pictures.")
+    (channels, size, _), learner = picture, load_best(Path(name), options, picture=picture)
     drawing = options.data in _PICTURES_OF_INK
     return learner, PictureFormat(size, "L" if channels == 1 else "RGB", drawing)
 

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kshot.allocator import keep_freed_memory
-from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, load_splits, training_tasks
+from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, picture_of, training_tasks
 from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MemoryOptions, MetricOptions, ReptileOptions
 from kshot.cli.options import Resume
 from kshot.cli.report import report_run
@@ -30,7 +30,7 @@ def start(options: LearnerOptions) -> None:
         options = replace(options, minutes=3.0)
     prepared = _prepare(options)  # before the folder is made: a mistake in the options leaves nothing behind
     RunFolder(folder)
-    save_config(folder, options, _picture(options))
+    save_config(folder, options, picture_of(options))
     _run(folder, options, prepared, resuming=False)
 
 
@@ -40,7 +40,7 @@ def resume(command: Resume) -> None:
     if command.minutes is not None or command.steps is not None:
         options = replace(options, minutes=command.minutes, steps=command.steps)
     prepared = _prepare(options)  # before the new budget is saved, for the same reason
-    save_config(command.run, options, _picture(options))
+    save_config(command.run, options, picture_of(options))
     _run(command.run, options, prepared, resuming=True)
 
 
@@ -59,10 +59,6 @@ def _prepare(options: LearnerOptions) -> _Prepared:
     learner = build_learner(options)
     validation = None if options.with_val else fixed_tasks(options, "val", options.val_tasks)
     return _Prepared(training_tasks(options), validation, learner, *build_optimizer(options, learner))
-
-
-def _picture(options: LearnerOptions) -> list[int] | None:
-    return None if options.data == "sinusoid" else list(load_splits(options).train.x.shape[1:])
 
 
 def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: bool) -> None:

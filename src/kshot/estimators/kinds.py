@@ -66,18 +66,15 @@ def check_duplicates(contents: Sequence[str], labels: Sequence[Any], x: Any) -> 
         x: the last of the examples, those that are new.
     """
     items = as_items(x)
-    old = len(contents) - len(x if items is None else items)
+    new = [f"example {i}" for i in range(len(x))] if items is None else [str(item) for item in items]
+    names = ["one of the model's own"] * (len(contents) - len(new)) + new
     first: dict[str, int] = {}
     for i, content in enumerate(contents):
         j = first.setdefault(content, i)
         if labels[i] != labels[j]:
-            named = f"example {i - old}" if items is None else f"{items[i - old]}"
-            other = (
-                "one of the model's own" if j < old else f"example {j - old}" if items is None else f"{items[j - old]}"
-            )
             raise ValueError(
-                f"the same example stands in two classes: {other} in {labels[j]!r} and {named} in {labels[i]!r}. Remove "
-                "the wrong one."
+                f"the same example stands in two classes: {names[j]} in {labels[j]!r} and {names[i]} in {labels[i]!r}. "
+                "Remove the wrong one."
             )
 
 

@@ -81,4 +81,6 @@ def body_of(module: nn.Module) -> nn.Module | None:
     if not isinstance(module, Learner):
         return module
     encoder = getattr(module, "encoder", None)
-    return nn.Flatten() if isinstance(encoder, nn.Identity) else encoder if isinstance(encoder, nn.Module) else None
+    if isinstance(encoder, nn.Identity):
+        return nn.Flatten()
+    return encoder if isinstance(encoder, nn.Module) else None

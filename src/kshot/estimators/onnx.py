@@ -68,7 +68,6 @@ class _Whole(nn.Module):
     def __init__(self, model: FewShotClassifier) -> None:
         super().__init__()
         self.features, self.scale = model.features_, model.scale_
-        self.limit: float | None = None
         self.learner = copy.deepcopy(model.learner_).float()
         if isinstance(self.learner, Prototypical) and self.learner.distance is squared_distances:
             self.learner.distance = squared_euclidean  # the same, of which ONNX knows every operation
@@ -82,7 +81,7 @@ class _Whole(nn.Module):
                 self.encoder = _Standardise(torch.tensor(table.mean), torch.tensor(table.scale))
             case Thumbnails():
                 self.encoder = _Centre()
-
+        self.limit: float | None = None
         if model.familiarity_ is not None:
             assert model.threshold is not None
             self.means = model.familiarity_.means.float()
