@@ -241,7 +241,7 @@ def test_auto_compares_heads_fine_tuning_and_the_learner_itself(tmp_path: Path) 
     torch.manual_seed(0)
     net = torch.nn.Linear(2, 4)
     torch.nn.init.zeros_(net.weight[:, 1])  # it does not look at the column that tells the classes apart
-    model = FewShotClassifier(net, "auto").fit(x, y)
+    model = FewShotClassifier(net, "auto", lr=0.01).fit(x, y)
     assert set(model.choice_.accuracies) == {"nearest-mean", "ridge", "linear-probe", "fine-tune-last", "fine-tune"}
     assert model.method_.startswith("fine-tune")
     assert model.score(x, y) > 0.9 > 0.7 > model.choice_.accuracies["ridge"]
@@ -257,6 +257,23 @@ def test_auto_compares_heads_fine_tuning_and_the_learner_itself(tmp_path: Path) 
     with pytest.raises(ValueError, match="a threshold needs embeddings that stay"):
         FewShotClassifier(net, "fine-tune", threshold=0.1).fit(x, y)
     assert "fine-tune" not in FewShotClassifier(net, "auto", threshold=0.1).fit(x, y).choice_.accuracies
+
+
+def test_fine_tuning_a_convolution_does_better_than_leaving_it() -> None:
+    data = glyphs("val")
+    x, labels = data.x.float() / 255, data.labels.numpy()
+    torch.manual_seed(2)
+    net = Conv4(1, 8)
+    with torch.no_grad():
+        for _ in range(30):  # statistics to normalise by, as training leaves them
+            net(x[torch.randperm(len(x))[:64]])
+    places = [np.flatnonzero(labels == label) for label in range(10, 15)]
+    known, asked = np.concatenate([of[:5] for of in places]), np.concatenate([of[-6:] for of in places])
+    scores = {
+        method: FewShotClassifier(net.eval(), method).fit(x[known], labels[known]).score(x[asked], labels[asked])
+        for method in ("nearest-mean", "fine-tune-last", "fine-tune")
+    }
+    assert scores["nearest-mean"] < scores["fine-tune-last"] < scores["fine-tune"]
 
 
 SCRIPT = """

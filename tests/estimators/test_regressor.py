@@ -51,6 +51,18 @@ def test_several_targets_and_examples_added(tmp_path: Path) -> None:
         FewShotClassifier.load(tmp_path)
 
 
+def test_what_fails_leaves_the_model_as_it_was() -> None:
+    model = FewShotRegressor().fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
+    before = model.predict([[4.0]])
+    with pytest.raises(ValueError, match="NaN"):
+        model.partial_fit([[float("nan")]], [7.0])
+    with pytest.raises(ValueError, match="features"):
+        model.partial_fit([[1.0, 2.0]], [7.0])
+    with pytest.raises(ValueError, match="method must be"):
+        model.set_params(method="own").fit([[0.0, 1.0], [1.0, 2.0]], [0.0, 1.0])
+    assert (model.set_params(method="ridge").predict([[4.0]]) == before).all()
+
+
 def test_a_learner_of_regression_adapts_to_the_examples_as_they_are() -> None:
     x, y = line(8)
     learner = DeepKernel(torch.nn.Identity())

@@ -46,6 +46,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             encoder as it is; ``fine-tune-last`` trains the last block of a module too, ``fine-tune`` all of it; ``own`` is
             the whole learner, where the encoder is one. ``auto`` chooses by cross-validation inside the examples.
         penalty: of the weights of ``ridge`` and ``linear-probe``; see ``tune``.
+        lr: the step size of ``fine-tune-last`` and ``fine-tune``, in Adam, for a pretrained module; fresh weights
+            need more.
         threshold: the share of examples of known classes that may be lost so that strangers are answered with
             ``none_label``; None answers with the nearest class, however far.
         none_label: the answer for none of these: by default ``"none of these"``, or -1 where labels are numbers.
@@ -75,13 +77,14 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         method: MethodName | Literal["auto"] = "nearest-mean",
         *,
         penalty: float = 1.0,
+        lr: float = 3e-4,
         threshold: float | None = None,
         none_label: Any = None,
         picture: PictureFormat | None = None,
         cache: Path | None = None,
     ) -> None:
         self.encoder, self.method, self.picture, self.cache = encoder, method, picture, cache
-        self.penalty, self.threshold, self.none_label = penalty, threshold, none_label
+        self.penalty, self.lr, self.threshold, self.none_label = penalty, lr, threshold, none_label
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: N803
         """Learn classes from examples ``X`` (n of them) with a label each in ``y``.
@@ -101,7 +104,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             fitted.choice_ = fitted._choice(X)
         fitted.features_ = features_of(fitted.features_, fitted.method_)
         fitted.support_ = fitted._embedded(X, self.cache)
-        self.__dict__.update(vars(fitted._adapt()._calibrate()))
+        self._become(fitted._adapt()._calibrate())
         return self
 
     @property
@@ -131,7 +134,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         labels = np.concatenate([self.classes_[self.labels_.numpy()], y])
         grown._take_contents(X, labels)
         grown._take_labels(labels)
-        self.__dict__.update(vars(grown._adapt()._calibrate()))
+        self._become(grown._adapt()._calibrate())
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
@@ -189,7 +192,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             if not self.features_.as_it_is or (self.threshold is None and self._bears_fine_tuning()):
                 others = [candidates[name].rows for name in HEADS if name in candidates and method in HEADS]
                 rows = others[0] if others else self._embedded(x, self.cache)
-                candidates[method] = Candidate(build_method(method, self.penalty, self.features_), rows)
+                candidates[method] = Candidate(build_method(method, self.features_, self.penalty, self.lr), rows)
         self.features_ = first
         return choose(candidates, self.labels_, len(self.classes_), first.knows)
 
@@ -214,7 +217,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
                 f"none_label must not be a class; found {str(self.none_name)!r} among them. Choose another."
             )
         z, labels, ways = self.support_, self.labels_, len(self.classes_)
-        self.learner_ = build_method(self.method_, self.penalty, self.features_)
+        self.learner_ = build_method(self.method_, self.features_, self.penalty, self.lr)
         self.state_ = state
         if state is None:
             self.state_ = adapted(self.learner_, Batch(z, one_hot(labels, ways).to(z.dtype)))
@@ -256,6 +259,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             "familiarity": self.familiarity_,
             "choice": None if self.method != "auto" else asdict(self.choice_),
             "penalty": self.penalty,
+            "lr": self.lr,
             "threshold": self.threshold,
             "none_label": self.none_label,
             "contents": self.contents_,
@@ -275,7 +279,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
                 encoder found by name has other weights than that of the fit.
         """
         model, told = load_estimator(cls, Path(path), module)
-        model.penalty, model.threshold, model.none_label = told["penalty"], told["threshold"], told["none_label"]
+        model.penalty, model.lr = told["penalty"], told["lr"]
+        model.threshold, model.none_label = told["threshold"], told["none_label"]
         model.classes_, model.labels_ = np.array(told["classes"], dtype=told["dtype"]), told["labels"]
         model.scale_ = told["scale"]
         model.familiarity_ = None if told["familiarity"] is None else Familiarity(*told["familiarity"])

@@ -27,6 +27,10 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     support_: Tensor
     state_: Any
 
+    def _become(self, fitted: "FewShotEstimator") -> None:
+        """Take over what a copy has learned, once nothing can fail any more."""
+        self.__dict__.update(vars(fitted))
+
     def _start(self, x: Any) -> None:
         """Choose how the examples of a fit become rows."""
         self.features_ = features_for(self._checked(x, reset=True), self.encoder, self.picture)

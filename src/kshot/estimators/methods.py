@@ -9,6 +9,7 @@ from kshot.core import Learner
 from kshot.estimators.familiarity import squared_distances
 from kshot.estimators.features import Features, Own
 from kshot.learners.gradient import Ridge
+from kshot.learners.gradient.update_rules import adam
 from kshot.learners.metric import Prototypical
 from kshot.learners.transfer import FineTune, LinearProbe
 
@@ -52,18 +53,20 @@ def features_of(features: Features, method: str) -> Features:
     return replace(features, encoder=body_of(features.encoder) or features.encoder, as_it_is=method in _DEPTHS)
 
 
-def build_method(method: str, penalty: float, features: Features) -> Learner:
+def build_method(method: str, features: Features, penalty: float = 1.0, lr: float = 3e-4) -> Learner:
     """Return the learner of a name, for rows of ``features_of``; heads are in float64.
 
     Args:
         method: its name.
-        penalty: of the weights of a last layer.
         features: how examples become what it adapts to.
+        penalty: of the weights of a last layer.
+        lr: the step size of fine-tuning.
     """
     if isinstance(features, Own) and method == "own" and isinstance(features.encoder, Learner):
         return features.encoder.eval()
     if isinstance(features, Own) and method in _DEPTHS:
-        return FineTune(features.encoder, lr=0.02, steps=25, adapts=_DEPTHS[method], head="mean").eval()
+        rule = adam(eps=1e-4)  # less, and what fits already is moved as far as what does not
+        return FineTune(features.encoder, lr, 25, _DEPTHS[method], head="mean", rule=rule).eval()
     nothing = nn.Identity()
     heads: dict[str, Learner] = {
         "nearest-mean": Prototypical(nothing, distance=squared_distances),

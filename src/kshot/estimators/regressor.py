@@ -1,5 +1,6 @@
 """A regressor on pictures, texts and numbers from a few examples."""
 
+import copy
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -69,13 +70,15 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         y = self._numbers(X, y)
         if self.method not in ("ridge", "own"):
             raise ValueError(f"method must be 'ridge', or 'own' for a learner of regression; found {self.method!r}.")
-        self._start(X)
-        self.features_ = features_of(self.features_, self.method)
-        self.support_, self.targets_ = self._embedded(X, self.cache), y
-        return self._choose()._adapt()
+        fitted = copy.copy(self)  # of which nothing is left where it fails
+        fitted._start(X)
+        fitted.features_ = features_of(fitted.features_, self.method)
+        fitted.support_, fitted.targets_ = fitted._embedded(X, self.cache), y
+        self._become(fitted._choose()._adapt())
+        return self
 
     def partial_fit(self, X: Any, y: Any) -> "FewShotRegressor":  # noqa: N803
-        """Add examples; columns keep the scale of the first fit."""
+        """Add examples; columns keep the scale of the first fit. What fails leaves the model as it was."""
         if not hasattr(self, "support_"):
             return self.fit(X, y)
         y = self._numbers(X, y)
@@ -83,9 +86,11 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"expected targets of shape (n, *{tuple(self.targets_.shape[1:])}); found {tuple(y.shape)}."
             )
-        self.support_ = torch.cat([self.support_, self._embedded(X, self.cache)])
-        self.targets_ = torch.cat([self.targets_, y])
-        return self._choose()._adapt()
+        grown = copy.copy(self)
+        grown.support_ = torch.cat([self.support_, self._embedded(X, self.cache)])
+        grown.targets_ = torch.cat([self.targets_, y])
+        self._become(grown._choose()._adapt())
+        return self
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Return a prediction for each example, ``(n,)`` or ``(n, targets)`` like the targets of the fit."""
@@ -148,7 +153,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
 
     def _adapt(self, state: Any = None) -> "FewShotRegressor":
         own = self.method == "own"
-        self.learner_ = build_method("own", self.penalty_, self.features_) if own else _ridge(self.penalty_)
+        self.learner_ = build_method("own", self.features_) if own else _ridge(self.penalty_)
         self.state_ = state
         if state is None:
             self.state_ = adapted(self.learner_, Batch(self.support_, self._rows().to(self.support_.dtype)))

@@ -42,7 +42,7 @@ def tune(model: FewShotClassifier, X: Any, y: Any, trials: int = 30, seed: int =
     def surprise(trial: "optuna.Trial") -> float:
         method = trial.suggest_categorical("method", HEADS)
         penalty = 1.0 if method == "nearest-mean" else trial.suggest_float("penalty", 1e-4, 1e4, log=True)
-        logits = held_out_predictions(build_method(method, penalty, chosen.features_), z, rows, fold)
+        logits = held_out_predictions(build_method(method, chosen.features_, penalty), z, rows, fold)
         return torch.nn.functional.cross_entropy(fitted_scale(logits, truth) * logits, truth).item()
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
