@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,14 +101,14 @@ def _read(path: Path, n: int) -> Tensor | None:
 
 @torch.no_grad()
 def _computed(encoder: nn.Module, x: Any, n: int, batch_size: int, label: str) -> Tensor:
-    device = next((tensor.device for tensor in encoder.state_dict().values()), torch.device("cpu"))
+    device = next((tensor.device for tensor in chain(encoder.parameters(), encoder.buffers())), torch.device("cpu"))
     take, order = _reader(encoder, x, n)
     starts = range(0, n, batch_size)
     console = Console(stderr=True)
-    shown = console.is_terminal and len(starts) >= _LONG
+    shown = console.is_terminal and len(starts) >= _LONG  # even a bar that is not has a thread to start
     parts = []
     with _evaluating(encoder):
-        for start in track(starts, label, console=console, transient=True, disable=not shown):
+        for start in track(starts, label, console=console, transient=True) if shown else starts:
             examples = map_leaves(lambda leaf: leaf.to(device), take(order[start : start + batch_size]))
             parts.append(encoder(examples).cpu())
     found = torch.cat(parts)
