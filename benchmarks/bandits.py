@@ -33,8 +33,9 @@ PUBLISHED = {  # of Gittins' index, random choice and RL²
     (100, 5): (78.3, 49.9, 78.7),
     (100, 10): (82.8, 49.9, 83.5),
 }
-# Trials of 100 pulls are too noisy to begin with: shorter ones come first. Pulls, minutes' share, and that of the step size.
-STAGES = {100: ((10, 0.105, 1.0), (30, 0.105, 1.0), (100, 0.49, 1.0), (100, 0.3, 0.25))}
+# Trials of 100 pulls are too noisy to begin with: shorter ones come first, and many in a step last. Pulls, minutes' share,
+# trials in a step.
+STAGES = {100: ((10, 0.105, 1000), (30, 0.105, 333), (100, 0.49, 250), (100, 0.3, 2000))}
 DISCOUNT, DEPTH, GRID = 0.99, 300, 500
 GITTINS = "Gittins' index"
 TEST = 4000
@@ -85,15 +86,16 @@ def trained(env: Bandit, options: argparse.Namespace) -> tuple[RecurrentPolicy, 
     torch.manual_seed(options.seed)
     policy = RecurrentPolicy(env.features, env.actions, options.hidden)
     steps = 0
-    for stage, (pulls, share, slower) in enumerate(STAGES.get(env.horizon, ((env.horizon, 1.0, 1.0),))):
-        optimizer = torch.optim.Adam(policy.parameters(), slower * options.lr)
+    for stage, (pulls, share, trials) in enumerate(STAGES.get(env.horizon, ((env.horizon, 1.0, 1000),))):
+        optimizer = torch.optim.Adam(policy.parameters(), options.lr)
         learner = RL2(PPO(policy, optimizer, decay=options.decay))
         folder = options.out / f"{env.horizon}-{env.actions}-{options.seed}" / f"{stage}-{pulls}-pulls"
-        resume, setting = (folder / "last.safetensors").exists(), TrialSetting(max(250, 10_000 // pulls))
+        resume, setting = (folder / "last.safetensors").exists(), TrialSetting(trials)
         with show_progress(f"RL², {pulls} pulls") as watch:
             told = {"out": folder, "resume": resume, "seed": options.seed, "watch": watch, "validation_tasks": 1000}
+            told["every"] = 25_000 // trials
             budget = options.minutes * share
-            steps += train_policy(learner, Bandit(env.actions, pulls), setting, minutes=budget, every=100, **told).steps
+            steps += train_policy(learner, Bandit(env.actions, pulls), setting, minutes=budget, **told).steps
         policy.load_state_dict(load_checkpoint(folder / "best.safetensors")["learner"])
     return policy, steps
 
