@@ -141,12 +141,12 @@ def learner_of(task: str, name: str, loss: Loss = bits) -> Transducer:
     return Transducer(cell_of(task, name), SETTINGS[task].targets, loss)
 
 
-def trained(task: str, name: str, seed: int, steps: int, out: Path) -> tuple[Transducer, dict[str, Any]]:
+def trained(task: str, name: str, seed: int, steps: int, lr: float, out: Path) -> tuple[Transducer, dict[str, Any]]:
     """Train into a folder, or go on with what it holds; return the learner and what its rows say of training."""
     setting = SETTINGS[task]
     torch.manual_seed(seed)
     learner = learner_of(task, name)
-    optimizer = torch.optim.Adam(learner.parameters(), RATES[name])
+    optimizer = torch.optim.Adam(learner.parameters(), lr)
     clip_norm(optimizer, 1.0)
     position = train_to_best(
         learner,
@@ -161,6 +161,7 @@ def trained(task: str, name: str, seed: int, steps: int, out: Path) -> tuple[Tra
         seed=seed,
     )
     told = {
+        "lr": lr,
         "steps": position["step"],
         "sequences": 16 * position["step"],
         "seconds": round(position["seconds"]),
@@ -206,14 +207,15 @@ def main() -> None:
     parser.add_argument("learner", choices=RATES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="instead of those of the task")
+    parser.add_argument("--lr", type=float, help="instead of that of the learner")
     parser.add_argument("--tests", type=int, default=320, help="test tasks of each set")
     parser.add_argument("--out", type=Path, default=Path("runs/sequences"))
     options = parser.parse_args()
     torch.set_num_threads(1)  # the cells are too small for more
     keep_freed_memory()
     out = options.out / f"{options.task}-{options.learner}-{options.seed}".replace(" ", "-")
-    steps = options.steps or SETTINGS[options.task].steps
-    learner, told = trained(options.task, options.learner, options.seed, steps, out)
+    steps, lr = options.steps or SETTINGS[options.task].steps, options.lr or RATES[options.learner]
+    learner, told = trained(options.task, options.learner, options.seed, steps, lr, out)
     write_rows("sequences", judged(options.task, options.learner, options.seed, learner, told, options.tests))
 
 
