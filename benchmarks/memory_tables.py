@@ -2,7 +2,7 @@
 
 from tables import grouped, latest, markdown, percent
 
-__all__ = ["neural_process", "recurrent", "sequence_speed", "sequences", "stories"]
+__all__ = ["neural_process", "recurrent", "sequence_bits", "sequence_speed", "sequences", "stories"]
 
 
 def recurrent() -> str:
@@ -69,6 +69,26 @@ def stories() -> str:
         rows.append((kind.replace("_", " "), *wrong, f"{100 - own[0]['published']:.1f}"))
     head = ("questions", *(f"error, %: {variant}" for variant in variants))
     return markdown((*head, "on bAbI, joint, % (other stories: not comparable)"), rows)
+
+
+def sequence_bits(task: str) -> str:
+    """Return the bits per sequence of every learner, the fewest there can be, and what the paper's figure shows."""
+    measured = [
+        row
+        for row in latest("sequences", "task", "learner", "seed", "variant", "metric")
+        if row["task"] == task and row["metric"] == "bits per sequence"
+    ]
+    variants = list(dict.fromkeys(row["variant"] for row in measured))
+    rows = []
+    for (learner, seed), of_one in grouped(measured, "learner", "seed").items():
+        cells = [f"{row['value']:.1f} ± {row['ci95']:.1f}" for row in of_one]
+        one = of_one[0]
+        rows.append(
+            (learner, str(seed), *cells, one["published"], f"{one['steps']:,} steps, {one['seconds'] / 60:.0f} min")
+        )
+    if "bayes" in measured[0]:
+        rows.append(("best possible, by Bayes' rule", "", f"{measured[0]['bayes']:.1f}", "", ""))
+    return markdown(("learner", "seed", *variants, "paper, read off its figure", "training"), rows)
 
 
 def sequences(task: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memory_tables import neural_process, recurrent, sequence_speed, sequences, stories
+from memory_tables import neural_process, recurrent, sequence_bits, sequence_speed, sequences, stories
 from rows import read_rows
 from tables import grouped, latest, markdown, percent
 from text_tables import intents, series, series_sets, strangers
@@ -344,6 +344,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "recurrent": recurrent,
     "stories": stories,
     "sequences-copy": lambda: sequences("copy"),
+    "sequences-n-grams": lambda: sequence_bits("n-grams"),
     "sequence_speed": sequence_speed,
     "neural-process-gp": lambda: neural_process("Gaussian processes, RBF()"),
     "neural-process-sinusoid": lambda: neural_process("sinusoid"),
