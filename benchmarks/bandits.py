@@ -33,9 +33,10 @@ PUBLISHED = {  # of Gittins' index, random choice and RL²
     (100, 5): (78.3, 49.9, 78.7),
     (100, 10): (82.8, 49.9, 83.5),
 }
-# Trials of 100 pulls are too noisy to begin with: shorter ones come first, and many in a step last. Pulls, minutes' share,
-# trials in a step.
-STAGES = {100: ((10, 0.105, 1000), (30, 0.105, 333), (100, 0.49, 250), (100, 0.3, 2000))}
+# Trials of 100 pulls are too noisy to begin with: shorter ones come first. A small lambda is less noisy too, but leans on
+# values that do not know what trying pays later; many trials in a step can do without. Pulls, minutes' share, trials in a
+# step, lambda of the advantage estimates.
+STAGES = {100: ((10, 0.105, 1000, 0.3), (30, 0.105, 333, 0.3), (100, 0.49, 250, 0.3), (100, 0.3, 2000, 0.95))}
 DISCOUNT, DEPTH, GRID = 0.99, 300, 500
 GITTINS = "Gittins' index"
 TEST = 4000
@@ -86,9 +87,9 @@ def trained(env: Bandit, options: argparse.Namespace) -> tuple[RecurrentPolicy, 
     torch.manual_seed(options.seed)
     policy = RecurrentPolicy(env.features, env.actions, options.hidden)
     steps = 0
-    for stage, (pulls, share, trials) in enumerate(STAGES.get(env.horizon, ((env.horizon, 1.0, 1000),))):
+    for stage, (pulls, share, trials, decay) in enumerate(STAGES.get(env.horizon, ((env.horizon, 1.0, 1000, 0.3),))):
         optimizer = torch.optim.Adam(policy.parameters(), options.lr)
-        learner = RL2(PPO(policy, optimizer, decay=options.decay))
+        learner = RL2(PPO(policy, optimizer, decay=decay))
         folder = options.out / f"{env.horizon}-{env.actions}-{options.seed}" / f"{stage}-{pulls}-pulls"
         resume, setting = (folder / "last.safetensors").exists(), TrialSetting(trials)
         with show_progress(f"RL², {pulls} pulls") as watch:
@@ -109,7 +110,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hidden", type=int, default=64, help="size of the state")
     parser.add_argument("--lr", type=float, default=2e-3, help="of Adam; it falls to zero with each length of trials")
-    parser.add_argument("--decay", type=float, default=0.3, help="lambda of the advantage estimates")
     parser.add_argument("--out", type=Path, default=Path("runs/bandits"))
     options = parser.parse_args()
     keep_freed_memory()

@@ -345,6 +345,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "stories": stories,
     "sequences-copy": lambda: sequences("copy"),
     "sequences-n-grams": lambda: sequence_bits("n-grams"),
+    "sequences-recall": lambda: sequence_bits("associative recall"),
     "sequence_speed": sequence_speed,
     "neural-process-gp": lambda: neural_process("Gaussian processes, RBF()"),
     "neural-process-sinusoid": lambda: neural_process("sinusoid"),
