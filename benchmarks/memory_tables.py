@@ -1,5 +1,7 @@
 """The tables of learners that write and read."""
 
+from typing import Any
+
 from tables import grouped, latest, markdown, percent
 
 __all__ = ["neural_process", "recurrent", "sequence_bits", "sequence_speed", "sequences", "stories"]
@@ -17,7 +19,7 @@ def recurrent() -> str:
         ]
         one = own[1]
         kind = f"{learner}, {'raw pixels' if flat else 'convolutions'}"
-        rows.append((kind, f"{ways}, {labels}", *cells, f"{one['steps']:,} steps, {one['seconds'] / 60:.0f} min"))
+        rows.append((kind, f"{ways}, {labels}", *cells, _training(one)))
     return markdown(("learner", "classes", "1st", "2nd", "3rd", "5th", "10th", "training"), rows)
 
 
@@ -73,39 +75,38 @@ def stories() -> str:
 
 def sequence_bits(task: str) -> str:
     """Return the bits per sequence of every learner, the fewest there can be, and what the paper's figure shows."""
-    measured = [
-        row
-        for row in latest("sequences", "task", "learner", "seed", "variant", "metric")
-        if row["task"] == task and row["metric"] == "bits per sequence"
-    ]
-    variants = list(dict.fromkeys(row["variant"] for row in measured))
+    variants, runs = _sequence_runs(task, "bits per sequence")
     rows = []
-    for (learner, seed), of_one in grouped(measured, "learner", "seed").items():
-        cells = [f"{row['value']:.1f} ± {row['ci95']:.1f}" for row in of_one]
-        one = of_one[0]
-        rows.append(
-            (learner, str(seed), *cells, one["published"], f"{one['steps']:,} steps, {one['seconds'] / 60:.0f} min")
-        )
-    if "bayes" in measured[0]:
-        rows.append(("best possible, by Bayes' rule", "", f"{measured[0]['bayes']:.1f}", "", ""))
+    for run in runs:
+        first, cells = run[variants[0]], [f"{run[name]['value']:.1f} ± {run[name]['ci95']:.1f}" for name in variants]
+        rows.append((first["learner"], str(first["seed"]), *cells, first["published"], _training(first)))
+    if "bayes" in (first := runs[0][variants[0]]):
+        rows.append(("best possible, by Bayes' rule", "", f"{first['bayes']:.1f}", "", ""))
     return markdown(("learner", "seed", *variants, "paper, read off its figure", "training"), rows)
 
 
 def sequences(task: str) -> str:
     """Return the share of wrong bits of every learner and seed, by what it was tested on."""
+    variants, runs = _sequence_runs(task, "bit error")
+    rows = []
+    for run in runs:
+        first, cells = run[variants[0]], [percent(run[name]) if run[name]["value"] else "0" for name in variants]
+        rows.append((first["learner"], str(first["seed"]), *cells, _training(first)))
+    return markdown(("learner", "seed", *variants, "training"), rows)
+
+
+def _sequence_runs(task: str, metric: str) -> tuple[list[str], list[dict[str, dict[str, Any]]]]:
+    """Return what was tested, and for each learner and seed its row of each test."""
     measured = [
         row
         for row in latest("sequences", "task", "learner", "seed", "variant", "metric")
-        if row["task"] == task and row["metric"] == "bit error"
+        if row["task"] == task and row["metric"] == metric
     ]
-    variants = list(dict.fromkeys(row["variant"] for row in measured))
-    rows = []
-    for (learner, seed), of_one in grouped(measured, "learner", "seed").items():
-        own = {row["variant"]: row for row in of_one}
-        cells = [
-            f"{100 * own[variant]['value']:.2f} ± {100 * own[variant]['ci95']:.2f}" if own[variant]["value"] else "0"
-            for variant in variants
-        ]
-        one = own[variants[0]]
-        rows.append((learner, str(seed), *cells, f"{one['steps']:,} steps, {one['seconds'] / 60:.0f} min"))
-    return markdown(("learner", "seed", *variants, "training"), rows)
+    by_run = grouped(measured, "learner", "seed").values()
+    return list(dict.fromkeys(row["variant"] for row in measured)), [
+        {row["variant"]: row for row in run} for run in by_run
+    ]
+
+
+def _training(row: dict[str, Any]) -> str:
+    return f"{row['steps']:,} steps, {row['seconds'] / 60:.0f} min"
