@@ -17,6 +17,7 @@ chose, as in the first of these papers.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from kshot.allocator import keep_freed_memory
@@ -134,9 +135,16 @@ def main() -> None:
     parser.add_argument(
         "--table", default="omniglot", help="for rows that compare runs of equal minutes: equal_minutes"
     )
+    parser.add_argument(
+        "--transductive",
+        action="store_true",
+        help="Reptile's queries normalised by themselves, whatever the run was told",
+    )
     options = parser.parse_args()
     keep_freed_memory()
     told = load_config(options.run)
+    if isinstance(told, ReptileOptions) and options.transductive:
+        told = replace(told, transductive=True)
     learner = load_best(options.run, told)
     position = load_checkpoint(options.run / "last.safetensors")["position"]
     name, shots = name_of(told), told.shots or 1

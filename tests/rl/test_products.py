@@ -48,3 +48,22 @@ def test_what_the_vector_does_not_reach_runs_once() -> None:
     operations = [str(node.target) for node in kept.traced.second.graph.nodes]  # type: ignore[attr-defined]
     assert not [name for name in operations if name == "aten.tanh.default"]
     assert [name for name in operations if name == "aten.mm.default"]
+
+
+def test_products_add_in_place_unless_something_else_reads_what_they_add_to() -> None:
+    def summed(given: tuple[Tensor, Tensor], v: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        a, b = given
+        once, twice = a @ v, b @ v
+        zeros = torch.zeros_like(v)
+        return a, (once + b @ v.exp(), twice + a @ v.exp(), twice.expand(3, 3), zeros + v, a + a @ v, v.sum(0) + b @ v)
+
+    given = torch.randn(3, 3, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
+    kept = Products(summed).at(given, given[0])[1]
+    for _ in range(2):
+        v = torch.randn(3, 3, dtype=torch.float64)
+        for found, expected in zip(Products.along(kept, v), summed(given, v)[1], strict=True):
+            assert torch.allclose(found, expected, atol=1e-12)
+    operations = [str(node.target) for node in kept.traced.second.graph.nodes]  # type: ignore[attr-defined]
+    count = {name: operations.count(f"aten.{name}") for name in ("addmm_.default", "addmm.default", "add.Tensor")}
+    assert count == {"addmm_.default": 1, "addmm.default": 3, "add.Tensor": 0}
+    assert not {"aten.zeros_like.default", "aten.expand.default"} & set(operations)

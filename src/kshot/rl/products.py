@@ -9,6 +9,8 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from kshot.rl.lean import make_lean
+
 __all__ = ["Products"]
 
 
@@ -117,8 +119,11 @@ def _halves(traced: GraphModule, vectors: int, values: int) -> tuple[GraphModule
         copies[node] = first.node_copy(node, copies.__getitem__)
     first.output(([copies[node] for node in outputs[:values]], [copies[node] for node in residuals]))
     copies = {node: second.placeholder(node.name) for node in (*residuals, *vector)}
+    for node, copied in copies.items():
+        copied.meta = node.meta
     for node in nodes[:-1]:
         if node in reached and node not in copies:
             copies[node] = second.node_copy(node, copies.__getitem__)
     second.output([copies[node] for node in outputs[values:]])
+    make_lean(second)
     return GraphModule(traced, first), GraphModule(traced, second)
