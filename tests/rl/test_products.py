@@ -55,7 +55,15 @@ def test_products_add_in_place_unless_something_else_reads_what_they_add_to() ->
         a, b = given
         once, twice = a @ v, b @ v
         zeros = torch.zeros_like(v)
-        return a, (once + b @ v.exp(), twice + a @ v.exp(), twice.expand(3, 3), zeros + v, a + a @ v, v.sum(0) + b @ v)
+        return a, (
+            once + b @ v.exp(),
+            twice + a @ v.exp(),
+            twice.expand(3, 3),
+            zeros + v,
+            a + a @ v,
+            v.sum(0) + b @ v,
+            v.t() @ a[:, :1],
+        )
 
     given = torch.randn(3, 3, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
     kept = Products(summed).at(given, given[0])[1]
