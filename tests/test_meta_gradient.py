@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kshot.batching import unstack
 from kshot.core import Batch, Episode, Learner, one_hot
-from kshot.learners.gradient import MAML
+from kshot.learners.gradient import MAML, Reptile
 from kshot.learners.metric import Prototypical
 from kshot.meta_gradient import MetaGradient
 
@@ -133,8 +133,42 @@ def test_what_cannot_be_compiled_runs_as_before_and_says_why(caplog: pytest.LogC
     torch.testing.assert_close(found, plain(learner, stacked))
 
 
+class Noisy(nn.Module):
+    """Noise whose size depends on no tensor, as a random order of examples does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand(6, dtype=torch.float64)
+
+
+def test_random_numbers_are_drawn_before_a_traced_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda traced, **_: traced)
+    inner = MAML(mlp(), 0.3, 2, "first_order")
+    for learner in (Reptile(inner, steps=4, batch_size=3), MAML(nn.Sequential(Noisy(), mlp()), 0.3, 2, "reverse")):
+        step, stacked = MetaGradient(learner, 3, compiled=True), tasks()
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            found = gradients(learner, lambda step=step, stacked=stacked: step(stacked))
+            torch.manual_seed(seed)
+            whole = MetaGradient(learner, 3)
+            expected = gradients(learner, lambda whole=whole, stacked=stacked: whole(stacked))
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+        assert None not in step._programs.values()
+
+
+def test_random_numbers_drawn_twice_are_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mixed mode draws those of the inner loop again on its way back: a trace would draw others."""
+    monkeypatch.setattr(torch, "compile", lambda traced, **_: traced)
+    learner, stacked = MAML(nn.Sequential(Noisy(), mlp()), 0.3, 2, "mixed"), tasks(2)
+    step = MetaGradient(learner, compiled=True)
+    torch.manual_seed(0)
+    found = gradients(learner, lambda: step(stacked))
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, plain(learner, stacked), rtol=1e-10, atol=1e-12)
+    assert list(step._programs.values()) == [None]
+
+
 @pytest.mark.parametrize("differentiate", ["mixed", "reverse"])
-def test_random_steps_are_not_compiled(differentiate: Any) -> None:
+def test_random_steps_that_depend_on_tensors_are_not_compiled(differentiate: Any) -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
     learner, stacked = MAML(model, 0.3, 2, differentiate).train(), tasks(2)
     step = MetaGradient(learner, compiled=True)

@@ -1,6 +1,8 @@
 """The gradient of some tasks as one compiled program."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.graph import CodeGen
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from kshot.batching import leaves, substituted
@@ -25,7 +28,8 @@ class Program:
     """The gradient of ``sum(task_loss) / total``, for encoded tasks of one shape.
 
     Autograd, vmap and the inner loop are traced away: what is compiled is plain tensor operations, forwards only. Anything
-    that does not depend on tensors stays as it was when traced.
+    that does not depend on tensors stays as it was when traced. Random numbers whose sizes stay the same are drawn before
+    the program runs, one after another as without it, and given to it.
 
     Args:
         learner: whose ``task_loss`` it is.
@@ -33,7 +37,7 @@ class Program:
         total: what the sum is divided by.
 
     Raises:
-        RuntimeError: the step draws random numbers, or cannot be traced or compiled.
+        RuntimeError: the step draws random numbers that depend on tensors, or cannot be traced or compiled.
     """
 
     def __init__(self, learner: Learner, tasks: Episode, total: int) -> None:
@@ -43,36 +47,40 @@ class Program:
         inputs, spec = tree_flatten(tasks)
         self._wanted = [i for i, leaf in enumerate(inputs) if leaf.requires_grad]
 
-        def gradients(
-            parameters: list[Tensor], told: list[Tensor], inputs: list[Tensor]
-        ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        def gradients(parameters: list[Tensor], told: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
             def loss(parameters: list[Tensor], chosen: list[Tensor]) -> Tensor:
                 whole = substituted(inputs, self._wanted, chosen)
                 named = dict(zip((*self._names, *buffers), (*parameters, *told), strict=True))
                 with replaced(learner, named):
-                    losses: Tensor = vmap(learner.task_loss)(tree_unflatten(whole, spec))
+                    losses: Tensor = vmap(learner.task_loss, randomness="different")(tree_unflatten(whole, spec))
                 return losses.sum() / total
 
             both, value = grad_and_value(loss, argnums=(0, 1))(parameters, [inputs[i] for i in self._wanted])
-            return value, *both
+            return [value, *both[0], *both[1]]
 
         with torch.no_grad():
             example = _detached(self._parameters, self._buffers, inputs)
             traced = make_fx(gradients)(*example)
-            _refuse_random(traced)
+            self._draws = _drawn_before(traced)
             self._run: Any = torch.compile(traced, fullgraph=True, dynamic=False, options=_OPTIONS)
-            self._run(*example)  # compiles here, where a failure is caught
+            self._results(inputs)  # compiles here, where a failure is caught
 
     def __call__(self, tasks: Episode) -> Tensor:
         """Add the gradient to ``.grad`` of parameters and of encoded inputs; return the loss."""
         inputs = leaves(tasks)
         with torch.no_grad():
-            loss, to_parameters, to_inputs = self._run(*_detached(self._parameters, self._buffers, inputs))
-            for parameter, gradient in zip(self._parameters, to_parameters, strict=True):
+            loss, *found = self._results(inputs)
+            for parameter, gradient in zip(self._parameters, found, strict=False):
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if self._wanted:
-            torch.autograd.backward([inputs[i] for i in self._wanted], to_inputs)
-        return loss  # type: ignore[no-any-return]
+            torch.autograd.backward([inputs[i] for i in self._wanted], found[len(self._parameters) :])
+        return loss
+
+    def _results(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the loss, and the gradients for parameters and for encoded inputs."""
+        drawn = [draw() for draw in self._draws]
+        results: Sequence[Tensor] = self._run(*chain(*_detached(self._parameters, self._buffers, inputs)), *drawn)
+        return results
 
 
 def _detached(*lists: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -88,7 +96,20 @@ def _used(learner: Learner, tasks: Episode) -> tuple[list[str], list[nn.Paramete
     return names, [named[name] for name in names]
 
 
-def _refuse_random(traced: GraphModule) -> None:
-    for node in traced.graph.nodes:
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            raise RuntimeError(f"it draws random numbers ({node.target})")
+def _drawn_before(traced: GraphModule) -> list[Callable[[], Tensor]]:
+    """Let random numbers be inputs of a graph, behind the others, which become single tensors; return how they are drawn."""
+    graph = traced.graph
+    draws: list[Callable[[], Tensor]] = []
+    graph.set_codegen(CodeGen())
+    for node in list(graph.nodes):
+        if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+            continue
+        if node.all_input_nodes:
+            raise RuntimeError(f"it draws random numbers that depend on tensors ({node.target})")
+        draws.append(partial(node.target, *node.args, **node.kwargs))
+        with graph.inserting_before(node):
+            drawn = graph.placeholder(f"drawn_{len(draws)}")
+        node.replace_all_uses_with(drawn)
+        graph.erase_node(node)
+    traced.recompile()
+    return draws

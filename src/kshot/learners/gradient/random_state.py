@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 __all__ = ["RandomState", "random_state", "replayed"]
 
@@ -19,8 +20,18 @@ def random_state() -> RandomState:
 
 @contextmanager
 def replayed(state: RandomState) -> Iterator[None]:
-    """Draw from an earlier random state, and go on from the present one afterwards."""
+    """Draw from an earlier random state, and go on from the present one afterwards.
+
+    Raises:
+        RuntimeError: something is drawn while a step is traced, which would draw it anew.
+    """
     with torch.random.fork_rng():
         torch.set_rng_state(state[0])
         torch.cuda.set_rng_state_all(state[1])
         yield
+        if get_proxy_mode() and not _equal(state, random_state()):
+            raise RuntimeError("it draws the same random numbers twice")
+
+
+def _equal(one: RandomState, other: RandomState) -> bool:
+    return all(map(torch.equal, (one[0], *one[1]), (other[0], *other[1])))
