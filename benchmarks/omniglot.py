@@ -19,6 +19,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint
@@ -108,17 +109,18 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         words[f"{told.distance.replace('-', ' ')} attention"] = True
     if steps := learner.settings.get("inner steps"):
         words[f"{steps} step{'s' * (steps != '1')}"] = True
-    if isinstance(told, MAMLOptions) and told.inner_lr != _published(told).inner_lr:
+    if isinstance(told, MAMLOptions | ReptileOptions) and told.inner_lr != _published(told).inner_lr:
         words[f"inner step size {told.inner_lr:g}"] = True
     words["transductive"] = learner.transductive
     return ", ".join(word for word, holds in words.items() if holds)
 
 
-def _published(told: MAMLOptions) -> MAMLOptions:
+def _published(told: MAMLOptions | ReptileOptions) -> MAMLOptions | ReptileOptions:
     """Return the paper's own settings for a run's data, ways and shots."""
-    own = with_preset(MAMLOptions(preset=told.preset or "finn2017", data=told.data, ways=told.ways, shots=told.shots))
-    assert isinstance(own, MAMLOptions)
-    return own
+    same: dict[str, Any] = {"data": told.data, "ways": told.ways, "shots": told.shots}
+    if isinstance(told, ReptileOptions):
+        return with_preset(ReptileOptions(preset="nichol2018", **same))
+    return with_preset(MAMLOptions(preset=told.preset or "finn2017", **same))
 
 
 def curve(run: Path) -> list[tuple[int, float]]:

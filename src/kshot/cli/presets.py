@@ -1,7 +1,7 @@
 """The papers' own settings, by name: what ``--preset`` makes the defaults. Nothing here imports torch."""
 
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from kshot.cli.learner_options import MAMLOptions, RecurrentOptions, ReptileOptions
 
@@ -9,9 +9,10 @@ __all__ = ["with_preset"]
 
 
 Presettable: TypeAlias = MAMLOptions | ReptileOptions | RecurrentOptions
+OptionsT = TypeVar("OptionsT", bound=Presettable)
 
 
-def with_preset(options: Presettable) -> Presettable:
+def with_preset(options: OptionsT) -> OptionsT:
     """Return the options with the settings of their preset, for their data, ways and shots.
 
     Raises:
