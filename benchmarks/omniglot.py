@@ -105,6 +105,8 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         "distorted": told.distort,
         "mirrored": told.mirror,
     }
+    if isinstance(told, ReptileOptions):
+        words[f"{told.inner_rule} inside"] = told.inner_rule != "adam"
     if isinstance(told, MatchingOptions):
         words[f"{told.distance.replace('-', ' ')} attention"] = True
     if steps := learner.settings.get("inner steps"):

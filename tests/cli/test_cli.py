@@ -276,6 +276,7 @@ def test_every_learner_of_sequences_trains_and_is_judged(
         ("maml", "--differentiate", "implicit", "--clip", "1"),
         ("maml", "--inner-steps", "2", "--test-steps", "3", "--per-step-norm", "--multi-step", "0.5", "--cosine"),
         ("reptile", "--test-steps", "3"),
+        ("reptile", "--test-steps", "3", "--inner-rule", "sgd", "--inner-lr", "0.1"),
         ("reptile", "--test-steps", "3", "--transductive"),
     ],
     ids=" ".join,

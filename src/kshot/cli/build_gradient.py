@@ -7,7 +7,7 @@ from torch import nn
 
 from kshot.cli.learner_options import MAMLOptions, ProtoMAMLOptions, ReptileOptions
 from kshot.learners.gradient import MAML, ProtoMAML, Reptile
-from kshot.learners.gradient.update_rules import adam
+from kshot.learners.gradient.update_rules import adam, sgd
 from kshot.losses import cross_entropy, mean_squared_error
 from kshot.nets.context import FiLM, WithContext
 from kshot.nets.conv import Conv4
@@ -59,7 +59,8 @@ def build_reptile(options: ReptileOptions, picture: torch.Size, inner_steps: int
     body = Conv4(picture[0], options.filters, "stride" if options.net == "strided" else "pool", "flatten", norm)
     model = nn.Sequential(body, nn.Linear(_features(body, picture), options.ways))
     steps = options.test_steps if inner_steps is None else inner_steps
-    learner = MAML(model, options.inner_lr, steps, "first_order", rule=adam((0.0, 0.999)))
+    rule = adam((0.0, 0.999)) if options.inner_rule == "adam" else sgd()
+    learner = MAML(model, options.inner_lr, steps, "first_order", rule=rule)
     return Reptile(learner, options.inner_steps, options.batch_size)
 
 

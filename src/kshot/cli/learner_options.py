@@ -194,8 +194,10 @@ class ReptileOptions(LearnerOptions):
     """Normalise queries by the queries at hand, instead of by the support set."""
     train_shots: int = 10
     """Examples of each class in a training task."""
+    inner_rule: Literal["adam", "sgd"] = "adam"
+    """How the inner loop steps; each task begins with fresh moments of Adam, where the paper carries them along."""
     inner_lr: float = 1e-3
-    """Step size of Adam, the inner loop."""
+    """Step size of the inner loop: 0.1 or so for sgd."""
     inner_steps: int = 5
     """Inner steps on a training task."""
     batch_size: int = 10
