@@ -119,10 +119,8 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
 
 def _published(told: MAMLOptions | ReptileOptions) -> MAMLOptions | ReptileOptions:
     """Return the paper's own settings for a run's data, ways and shots."""
-    same: dict[str, Any] = {"data": told.data, "ways": told.ways, "shots": told.shots}
-    if isinstance(told, ReptileOptions):
-        return with_preset(ReptileOptions(preset="nichol2018", **same))
-    return with_preset(MAMLOptions(preset=told.preset or "finn2017", **same))
+    preset: Any = told.preset or ("nichol2018" if isinstance(told, ReptileOptions) else "finn2017")
+    return with_preset(type(told)(preset=preset, data=told.data, ways=told.ways, shots=told.shots))
 
 
 def curve(run: Path) -> list[tuple[int, float]]:

@@ -70,10 +70,11 @@ class Program:
         inputs = leaves(tasks)
         with torch.no_grad():
             loss, *found = self._results(inputs)
-            for parameter, gradient in zip(self._parameters, found, strict=False):
+            to_parameters, to_inputs = found[: len(self._parameters)], found[len(self._parameters) :]
+            for parameter, gradient in zip(self._parameters, to_parameters, strict=True):
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if self._wanted:
-            torch.autograd.backward([inputs[i] for i in self._wanted], found[len(self._parameters) :])
+            torch.autograd.backward([inputs[i] for i in self._wanted], to_inputs)
         return loss
 
     def _results(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
