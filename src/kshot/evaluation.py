@@ -180,14 +180,8 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     return Comparison(first.metric, difference.mean().item(), _half_width(difference), len(difference))
 
 
-_OWN = (
-    "learner",
-    "inference",
-    "inner steps",
-    "inner optimizer",
-    "adapts",
-    "members",
-)  # what a stamp says of the learner rather than of the tasks
+# What a stamp says of the learner rather than of the tasks.
+_OWN = ("learner", "inference", "inner steps", "adapts", "members")
 
 
 def _half_width(scores: Tensor) -> float:

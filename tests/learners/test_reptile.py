@@ -1,11 +1,14 @@
 """Reptile: what its minibatches are, and what it refuses."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from kshot.core import Batch, Episode, one_hot
 from kshot.learners.gradient import MAML, Reptile
+from kshot.learners.gradient.update_rules import adam
 from kshot.losses import mean_squared_error
 
 
@@ -67,3 +70,20 @@ def test_a_frozen_encoder_is_taken() -> None:
 def test_parameters_that_nothing_would_train_are_refused() -> None:
     with pytest.raises(ValueError, match=r"encoder\.weight would never be trained"):
         Reptile(MAML(nn.Linear(4, 2), 0.1, encoder=nn.Linear(4, 4, bias=False)), steps=1)
+
+
+def test_moments_are_carried_to_the_next_task_and_to_a_copy() -> None:
+    learner = Reptile(MAML(nn.Linear(4, 2), 1e-3, 3, "first_order", rule=adam((0.0, 0.999))), steps=5).double()
+    optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
+    learner.meta_loss(tasks()).backward()
+    optimizer.step()
+    seen = 1 - 0.999**5  # of all the weight that a running mean gives to what comes
+    (carried, *_) = learner.carried["square_ones"]
+    torch.testing.assert_close(carried.item(), seen)
+    assert all((slot > 0).any() for slot in learner.carried["square"])
+    twin = copy.deepcopy(learner)
+    with torch.no_grad():
+        learner.carried["square"][0].mul_(100)  # a hundred times the squares are a tenth of the step
+    support = Batch(*(part[0] for part in tasks().support))
+    ends = [one.adapt(support) for one in (learner, twin)]
+    assert not torch.equal(*(end["weight"] for end in ends))

@@ -195,7 +195,7 @@ class ReptileOptions(LearnerOptions):
     train_shots: int = 10
     """Examples of each class in a training task."""
     inner_rule: Literal["adam", "sgd"] = "adam"
-    """How the inner loop steps; each task begins with fresh moments of Adam, where the paper carries them along."""
+    """How the inner loop steps; moments of Adam are carried from task to task."""
     inner_lr: float = 1e-3
     """Step size of the inner loop: 0.1 or so for sgd."""
     inner_steps: int = 5

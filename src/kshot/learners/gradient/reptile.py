@@ -1,19 +1,21 @@
 """Reptile: move the start towards where training on a task ends."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from operator import itemgetter
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from kshot.batching import map_leaves
 from kshot.core import Batch, Episode, Inputs, Learner
 from kshot.learners.gradient.inner_loop import plainly
 from kshot.learners.gradient.layers import check_layers
 from kshot.learners.gradient.maml import MAML
+from kshot.learners.gradient.update_rules import Slots
 from kshot.weights import Weights
 
 __all__ = ["Reptile"]
@@ -29,8 +31,10 @@ class Reptile(Learner):
     :math:`\tfrac12 \lVert \theta - \phi \rVert^2`, whose gradient this is with :math:`\phi` held fixed; epsilon is the
     step size of ``torch.optim.SGD``, one at first and falling to zero in the paper.
 
-    Alex Nichol, Joshua Achiam, John Schulman 2018, "On first-order meta-learning algorithms". The paper's code carries
-    the moments of Adam from task to task; here each task begins anew.
+    What the rule keeps between steps (moments of Adam) is carried from task to task, as in the paper's code: like the start
+    it is moved to where training ends, and test tasks begin with it too.
+
+    Alex Nichol, Joshua Achiam, John Schulman 2018, "On first-order meta-learning algorithms".
 
     Args:
         learner: whose start is moved; its rule and step size serve in training too, its own steps at test time only.
@@ -61,7 +65,12 @@ class Reptile(Learner):
             )
         self.learner, self.steps, self.batch_size = learner, steps, batch_size
         self.transductive, self.uses_unlabelled = learner.transductive, learner.uses_unlabelled
-        self.settings = {**learner.settings, "inner optimizer": "begins anew on each task"}
+        kept = learner.rule.init(learner.split_weights()[0])
+        self.carried = nn.ModuleDict(
+            {kind: nn.ParameterList(tensor.detach().clone() for tensor in slot.values()) for kind, slot in kept.items()}
+        )
+        learner.rule = replace(learner.rule, init=self._carried)
+        self.settings = learner.settings
 
     def encode(self, x: Inputs) -> Inputs:
         """Embed examples as the learner does."""
@@ -78,17 +87,21 @@ class Reptile(Learner):
     def task_loss(self, task: Episode) -> Tensor:
         """Return half the squared way from the start to the end of training on all examples."""
         start, _ = self.learner.split_weights()
+        slots = self.learner.rule.init(start)
         with torch.no_grad():
-            end = self._trained(start, tree_map(lambda *parts: torch.cat(parts), *task))
-        return torch.stack([(start[name] - end[name]).square().sum() for name in start]).sum() / 2
+            end = self._trained(start, slots, tree_map(lambda *parts: torch.cat(parts), *task))
+        pairs = zip(tree_leaves((start, slots)), tree_leaves(end), strict=True)
+        return torch.stack([(here - there).square().sum() for here, there in pairs]).sum() / 2
 
-    def _trained(self, weights: Weights, examples: Batch) -> Weights:
-        loss, rule = plainly(self.learner.objective), self.learner.rule
-        slots = rule.init(weights)
+    def _trained(self, weights: Weights, slots: Slots, examples: Batch) -> tuple[Weights, Slots]:
+        loss = plainly(self.learner.objective)
         for step, batch in enumerate(self._batches(examples)):
             gradients = grad(loss)(weights, ({}, batch))
-            weights, slots = rule.update(gradients, weights, slots, self.learner.step_sizes(weights, step))
-        return weights
+            weights, slots = self.learner.rule.update(gradients, weights, slots, self.learner.step_sizes(weights, step))
+        return weights, slots
+
+    def _carried(self, weights: Weights) -> Slots:
+        return {kind: dict(zip(weights, self.carried[kind].parameters(), strict=True)) for kind in self.carried}
 
     def _batches(self, examples: Batch) -> Iterator[Batch]:
         """Yield a batch for each step, from one random order of the examples after another."""

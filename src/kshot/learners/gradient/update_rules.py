@@ -66,25 +66,28 @@ def adam(betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Update
 
     .. math:: w' = w - \alpha \hat m / (\sqrt{\hat v} + \epsilon)
 
-    Where a gradient has been zero so far the square root has no derivative; it is taken to be zero, not NaN.
+    The correction divides a running mean by the running mean of ones, :math:`1 - \beta^t` after t steps, so that it is right
+    for averages of what several tasks keep, too. Where a gradient has been zero so far the square root has no derivative;
+    it is taken to be zero, not NaN.
 
     Diederik Kingma, Jimmy Ba 2015, "Adam: a method for stochastic optimization".
     """
     decay1, decay2 = betas
 
     def init(weights: Weights) -> Slots:
-        steps = {name: torch.zeros((), dtype=weight.dtype, device=weight.device) for name, weight in weights.items()}
-        return {"mean": _zeros(weights), "square": _zeros(weights), "steps": steps}
+        ones = {name: weight.new_zeros(()) for name, weight in weights.items()}
+        return {"mean": _zeros(weights), "square": _zeros(weights), "mean_ones": ones, "square_ones": ones}
 
     def update(gradients: Weights, weights: Weights, slots: Slots, sizes: Sizes) -> tuple[Weights, Slots]:
         mean = {name: decay1 * slots["mean"][name] + (1 - decay1) * g for name, g in gradients.items()}
         square = {name: decay2 * slots["square"][name] + (1 - decay2) * g.square() for name, g in gradients.items()}
-        steps = {name: count + 1 for name, count in slots["steps"].items()}
+        mean_ones = {name: decay1 * one + (1 - decay1) for name, one in slots["mean_ones"].items()}
+        square_ones = {name: decay2 * one + (1 - decay2) for name, one in slots["square_ones"].items()}
         stepped = {}
         for name, weight in weights.items():
-            root = _square_root(square[name] / (1 - decay2 ** steps[name]))
-            stepped[name] = weight - sizes[name] * mean[name] / (1 - decay1 ** steps[name]) / (root + eps)
-        return stepped, {"mean": mean, "square": square, "steps": steps}
+            root = _square_root(square[name] / square_ones[name])
+            stepped[name] = weight - sizes[name] * mean[name] / mean_ones[name] / (root + eps)
+        return stepped, {"mean": mean, "square": square, "mean_ones": mean_ones, "square_ones": square_ones}
 
     return UpdateRule(init, update, linear=False)
 
