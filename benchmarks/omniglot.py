@@ -111,8 +111,10 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         words[f"{told.distance.replace('-', ' ')} attention"] = True
     if steps := learner.settings.get("inner steps"):
         words[f"{steps} step{'s' * (steps != '1')}"] = True
-    if isinstance(told, MAMLOptions | ReptileOptions) and told.inner_lr != _published(told).inner_lr:
-        words[f"inner step size {told.inner_lr:g}"] = True
+    if isinstance(told, MAMLOptions | ReptileOptions):
+        published = _published(told)
+        words[f"inner step size {told.inner_lr:g}"] = told.inner_lr != published.inner_lr
+        words[f"{told.tasks_per_step} tasks a step"] = told.tasks_per_step != published.tasks_per_step
     words["transductive"] = learner.transductive
     return ", ".join(word for word, holds in words.items() if holds)
 
