@@ -158,7 +158,8 @@ class MAMLOptions(LearnerOptions):
     test_steps: int | None = None
     """The same in validation and at test time; as in training by default."""
     differentiate: Literal["mixed", "reverse", "first_order", "implicit"] = "mixed"
-    """How the meta-gradient passes the inner steps: exactly by mixed or reverse mode, in first order, or implicitly."""
+    """How the meta-gradient passes the inner steps: exactly by mixed or by reverse mode (up to a quarter faster with
+    --compile, and of more memory), in first order, or implicitly."""
     proximity: float = 2.0
     """For implicit, how strongly adapted weights are drawn to the start."""
     adapts: Literal["all", "head", "body", "context"] = "all"
