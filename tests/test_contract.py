@@ -167,10 +167,8 @@ def plain_step(learner: Reptile, gradients: Sequence[Tensor]) -> None:
 
 def after_many_tasks(learner: Reptile) -> Reptile:
     """Return a learner whose carried moments are what gradients of one leave behind."""
-    with torch.no_grad():
-        for slot in learner.carried.values():
-            for moment in slot:
-                moment.fill_(1)
+    for moment in learner.carried.parameters():
+        nn.init.ones_(moment)
     return learner
 
 

@@ -85,7 +85,7 @@ class Reptile(Learner):
         return self.learner.predict(state, x)
 
     def task_loss(self, task: Episode) -> Tensor:
-        """Return half the squared way from the start to the end of training on all examples."""
+        """Return half the squared way to the end of training on all examples, of weights and of what the rule keeps."""
         start, _ = self.learner.split_weights()
         slots = self.learner.rule.init(start)
         with torch.no_grad():
