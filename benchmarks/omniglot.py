@@ -62,6 +62,7 @@ PUBLISHED: dict[tuple[str, int], dict[int, float | None]] = {  # by learner and 
     ("SNAIL", 1): {5: 99.07},
     ("in-context", 1): {5: None},
 }
+UNCONFIRMED = {"iMAML"}  # published, as quoted where the paper could not be checked
 PAPERS = {
     "li2017": "Meta-SGD",
     "antoniou2019": "MAML++",
@@ -131,6 +132,40 @@ def curve(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["val_accuracy"]) for line in lines if "val_accuracy" in line]
 
 
+def judge(run: Path, told: LearnerOptions, published: dict[int, float | None], count: int) -> list[dict[str, Any]]:
+    """Judge a run on test tasks, ``published`` by ways, and return its rows."""
+    learner = load_best(run, told)
+    position = load_checkpoint(run / "last.safetensors")["position"]
+    shots = told.shots or 1
+    queries = told.queries if learner.fixed_ways else 15  # what papers that take gradient steps judge by
+    rows = []
+    for ways, figure in published.items():
+        if learner.fixed_ways and ways != told.ways:
+            continue
+        result = evaluate(learner, fixed_tasks(told, "test", count, ways, shots, queries))
+        print(f"{ways}-way: {result}")
+        rows.append(
+            result_row(
+                result,
+                learner=name_of(told),
+                ways=ways,
+                shots=shots,
+                published=figure,
+                unconfirmed=name_of(told) in UNCONFIRMED,
+                seed=told.seed,
+                seconds=round(position["seconds"]),
+                steps=position["step"],
+                variant=variant(told, learner),
+                selected="last weights"
+                if told.with_val
+                else f"best on {told.val_tasks} {told.ways}-way validation tasks",
+                curve=curve(run),
+                training=json.loads((run / "config.json").read_text())["options"],
+            )
+        )
+    return rows
+
+
 def main() -> None:
     """Judge a run and write its rows."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -149,35 +184,8 @@ def main() -> None:
     told = load_config(options.run)
     if isinstance(told, ReptileOptions) and options.transductive:
         told = replace(told, transductive=True)
-    learner = load_best(options.run, told)
-    position = load_checkpoint(options.run / "last.safetensors")["position"]
-    name, shots = name_of(told), told.shots or 1
-    queries = told.queries if learner.fixed_ways else 15  # what papers that take gradient steps judge by
-    rows = []
-    for ways, published in PUBLISHED[name, shots].items():
-        if learner.fixed_ways and ways != told.ways:
-            continue
-        result = evaluate(learner, fixed_tasks(told, "test", options.tasks, ways, shots, queries))
-        print(f"{ways}-way: {result}")
-        rows.append(
-            result_row(
-                result,
-                learner=name,
-                ways=ways,
-                shots=shots,
-                published=published,
-                seed=told.seed,
-                seconds=round(position["seconds"]),
-                steps=position["step"],
-                variant=variant(told, learner),
-                selected="last weights"
-                if told.with_val
-                else f"best on {told.val_tasks} {told.ways}-way validation tasks",
-                curve=curve(options.run),
-                training=json.loads((options.run / "config.json").read_text())["options"],
-            )
-        )
-    write_rows(options.table, rows)
+    published = PUBLISHED[name_of(told), told.shots or 1]
+    write_rows(options.table, judge(options.run, told, published, options.tasks))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,13 @@ def cores(row: dict[str, Any]) -> str:
     return f"{number} core{'s' * (number != '1')}"
 
 
-def omniglot(*keys: str, of: str = "", table: str = "omniglot") -> str:
+def paper(row: dict[str, Any]) -> str:
+    if not row["published"]:
+        return ""
+    return f"{row['published']:.2f}".removesuffix("0") + " (unconfirmed)" * row.get("unconfirmed", False)
+
+
+def few_shot(*keys: str, of: str = "", table: str = "omniglot") -> str:
     """Return ours beside the published accuracy, and how long training took; the last recipe of each learner, or more."""
     rows = [
         (
@@ -32,7 +38,7 @@ def omniglot(*keys: str, of: str = "", table: str = "omniglot") -> str:
             f"{row['ways']}-way {row['shots']}-shot",
             row["variant"],
             percent(row),
-            f"{row['published']:.2f}".removesuffix("0") if row["published"] else "",
+            paper(row),
             f"{row['episodes']:,}",
             f"{row['seconds'] / 60:.0f} min",
             f"{row['machine'].split(',')[0]}, {cores(row)}",
@@ -314,10 +320,11 @@ def memory() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "omniglot": omniglot,
-    "omniglot-all": lambda: omniglot("variant"),
-    "omniglot-prototypical": lambda: omniglot("variant", of="prototypical"),
-    "equal-minutes": lambda: omniglot(table="equal_minutes"),
+    "omniglot": few_shot,
+    "omniglot-all": lambda: few_shot("variant"),
+    "omniglot-prototypical": lambda: few_shot("variant", of="prototypical"),
+    "equal-minutes": lambda: few_shot(table="equal_minutes"),
+    "miniimagenet": lambda: few_shot(table="miniimagenet"),
     "lake": lake,
     "distances": distances,
     "semi": semi,
@@ -346,6 +353,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "sequences-copy": lambda: sequences("copy"),
     "sequences-n-grams": lambda: sequence_bits("n-grams"),
     "sequences-recall": lambda: sequence_bits("associative recall"),
+    "sequences-priority-sort": lambda: sequence_bits("priority sort"),
     "sequence_speed": sequence_speed,
     "neural-process-gp": lambda: neural_process("Gaussian processes, RBF()"),
     "neural-process-sinusoid": lambda: neural_process("sinusoid"),

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def commit() -> str:
 
 
 # Read when a benchmark starts: the working tree may move on while it runs.
-_ORIGIN = {"machine": machine(), "commit": commit(), "command": " ".join(["python", *sys.argv])}
+_ORIGIN = {"machine": machine(), "commit": commit(), "command": shlex.join(["python", *sys.argv])}
 
 
 def write_rows(table: str, rows: list[dict[str, Any]]) -> None:

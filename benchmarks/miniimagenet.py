@@ -1,0 +1,32 @@
+"""miniImageNet: the best MAML of a run, judged once on the 20 test classes. The pictures are a lossy copy.
+
+Finn et al. 2017, "Model-agnostic meta-learning", table 1: 600 test tasks, as many queries a class as shots, 10 steps.
+
+    kshot train maml --preset finn2017 --data miniimagenet --minutes 60 --differentiate reverse --compile
+    python benchmarks/miniimagenet.py runs/maml-miniimagenet
+"""
+
+import argparse
+from pathlib import Path
+
+from kshot.allocator import keep_freed_memory
+from kshot.cli.run_config import load_config
+from omniglot import judge
+from rows import write_rows
+
+PUBLISHED: dict[int, dict[int, float | None]] = {1: {5: 48.70}, 5: {5: 63.11}}  # by shots, then by ways
+
+
+def main() -> None:
+    """Judge a run and write its row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--tasks", type=int, default=600)
+    options = parser.parse_args()
+    keep_freed_memory()
+    told = load_config(options.run)
+    write_rows("miniimagenet", judge(options.run, told, PUBLISHED[told.shots or 1], options.tasks))
+
+
+if __name__ == "__main__":
+    main()
