@@ -11,7 +11,7 @@ from torch.distributions import Normal
 from kshot.evaluation import evaluate
 from kshot.learners.gradient import MAML
 from kshot.learners.memory import NeuralProcess
-from kshot.losses import gaussian_log_likelihood
+from kshot.losses import Loss, bit_errors, bits, gaussian_log_likelihood, mean_squared_error
 from kshot.nets.mlp import MLP
 from kshot.progress import show_progress
 from kshot.report.figures import learning_curve
@@ -32,6 +32,13 @@ def test_it_is_the_mean_log_density_of_a_point_and_target() -> None:
 def test_a_prediction_without_deviations_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expects predictions of 4 columns.*found 2"):
         gaussian_log_likelihood(torch.zeros(3, 2), torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("loss", [mean_squared_error, bits, bit_errors], ids=lambda loss: loss.metric_name)
+def test_predictions_that_would_broadcast_against_targets_are_refused(loss: Loss) -> None:
+    for one in (loss, loss.metric):
+        with pytest.raises(ValueError, match=r"shape of the targets, \(5, 8\); found \(5, 1\)"):
+            one(torch.zeros(5, 1), torch.zeros(5, 8))
 
 
 def test_any_net_with_two_outputs_a_target_may_be_trained_on_it() -> None:

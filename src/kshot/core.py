@@ -120,6 +120,10 @@ class Learner(nn.Module, ABC):
             if part is not self and isinstance(part, Learner):
                 part.at_progress(share)
 
+    def default_optimizer(self) -> torch.optim.Optimizer:
+        """Return the outer loop's optimizer where training is given none: Adam with 1e-3."""
+        return torch.optim.Adam(self.parameters(), 1e-3)
+
     def task_losses(self, tasks: Tasks, chunk_size: int | None = None) -> Float[Tensor, " t"]:
         """Return the loss of each task.
 

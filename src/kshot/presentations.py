@@ -51,8 +51,10 @@ def evaluate_presentations(
     >>> sorted(evaluate_presentations(learner, Episodes(data, ways=2, shots=3, queries=1, length=8), (1, 3)))
     [1, 3]
     """
-    if not (hasattr(learner, "init") and hasattr(learner, "update")):
-        raise TypeError(f"a stream needs a learner with init and update; {type(learner).__name__} adapts all at once.")
+    if missing := [name for name in ("init", "update") if not hasattr(learner, name)]:
+        raise TypeError(
+            f"a stream needs a learner with init and update; {type(learner).__name__} has no {' and no '.join(missing)}."
+        )
     scores: dict[int, list[Tensor]] = {n: [] for n in presentations}
     with in_eval_mode(learner):
         for batch in tasks.batches(tasks_per_batch, device):
@@ -62,7 +64,7 @@ def evaluate_presentations(
             right = map_tasks(lambda task: _scores(learner, task.support), encoded, None, type(learner).__name__)
             times = times_seen(batch.support.y)
             for n in presentations:
-                now = (times == n).to(right.dtype)
+                now = ((times == n) & (batch.support.y.sum(-1) > 0)).to(right.dtype)  # what has no label is of no class
                 if not now.any(-1).all():
                     raise ValueError(f"in some task no class comes {n} times; draw tasks of at least {n} shots.")
                 scores[n].append((right * now).sum(-1) / now.sum(-1))

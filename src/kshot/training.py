@@ -103,7 +103,7 @@ def train(
         steps: budget in optimizer steps.
         minutes: budget in minutes of wall clock, validation included.
         tasks_per_step: the meta-batch size.
-        optimizer: of the learner's parameters; Adam with 1e-3 by default.
+        optimizer: of the learner's parameters; by default ``learner.default_optimizer()``, Adam with 1e-3 for most.
         scheduler: of the optimizer's learning rate, stepped after every step.
         validation: fixed tasks that choose the best weights.
         every: steps between validations and checkpoints.
@@ -128,7 +128,7 @@ def train(
         raise ValueError("train needs a budget: pass steps=, minutes= or both.")
     if every < 1 or tasks_per_step < 1:
         raise ValueError(f"every and tasks_per_step must be at least 1; found {every} and {tasks_per_step}.")
-    optimizer = torch.optim.Adam(learner.parameters(), 1e-3) if optimizer is None else optimizer
+    optimizer = learner.default_optimizer() if optimizer is None else optimizer
     gradient = MetaGradient(learner, chunk_size, compiled) if gradient is None else gradient
     run = _Run(learner, optimizer, scheduler, None if out is None else RunFolder(out, resume))
     learner.train()

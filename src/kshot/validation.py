@@ -1,10 +1,16 @@
-"""What a task must look like: checked once, where tasks enter a learner."""
+"""What a task, or an argument, must look like: checked once, where it enters."""
 
-from typing import Any
+from typing import Any, get_args
 
 from kshot.batching import leaves
 
-__all__ = ["check_task"]
+__all__ = ["check_choice", "check_task"]
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raise ValueError unless an argument is one of the strings of a Literal."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}; found {value!r}.")
 
 
 def check_task(task: Any, axes: tuple[str, ...]) -> None:

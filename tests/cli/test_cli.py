@@ -271,6 +271,7 @@ def test_every_learner_of_sequences_trains_and_is_judged(
     [
         ("maml", "--net", "connected"),
         ("maml", "--adapts", "head"),
+        ("maml", "--adapts", "no_norm", "--start", "finn"),
         ("maml", "--adapts", "body", "--learn-lr", "per_parameter"),
         ("maml", "--adapts", "context", "--net", "pooled"),
         ("maml", "--differentiate", "implicit", "--clip", "1"),
@@ -323,9 +324,15 @@ def test_a_longer_resume_has_the_schedule_of_the_longer_run(
     assert kshot("resume", runs[0], "--steps", 4).code == 0
     stopped, whole = (load_checkpoint(run / "last.safetensors")["optimizer"]["param_groups"][0]["lr"] for run in runs)
     assert stopped == whole < 1e-3
-    message = refused(kshot("resume", runs[0], "--minutes", 1)) if "--cosine" in schedule else ""
-    assert ("--cosine needs --steps" in message) == ("--cosine" in schedule)
+    message = refused(kshot("resume", runs[0], "--minutes", 1))
+    assert ("--cosine needs --steps" if "--cosine" in schedule else "say --steps too") in message
     assert json.loads((runs[0] / "config.json").read_text())["options"]["steps"] == 4
+
+
+def test_reptile_trains_on_more_examples_than_it_is_judged_with(kshot: Kshot, pictures: Path, tmp_path: Path) -> None:
+    small = [*SMALL[:8], *SMALL[10:], "--data", pictures, "--steps", 1, "--out", tmp_path / "run"]
+    message = refused(kshot("train", "reptile", "--train-shots", 1, *small))
+    assert "--train-shots must be above --shots, 1; found 1" in message
 
 
 def test_maml_keeps_the_ways_of_its_net(kshot: Kshot, pictures: Path, tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ def test_the_step_of_finn2017_is_that_of_the_code_which_divides_by_the_shots(
         ("rajeswaran2019", "omniglot", 5, {"differentiate": "implicit", "inner_steps": 16, "lr": 1e-2}),
         ("zintgraf2019", "sinusoid", 5, {"adapts": "context", "inner_lr": 1.0}),
         ("raghu2020", "omniglot", 20, {"adapts": "head", "inner_steps": 5}),
+        ("zintgraf2019", "omniglot", 5, {"adapts": "context", "protocol": "finn", "queries": 1}),
+        ("oh2021", "omniglot", 5, {"adapts": "body", "protocol": "finn", "queries": 1}),
         ("oh2021", "miniimagenet", 5, {"adapts": "body", "inner_lr": 0.5, "tasks_per_step": 4}),
     ],
 )
@@ -66,7 +68,10 @@ def test_reptile_has_its_own() -> None:
         MAMLOptions(preset="finn2017", data="omniglot", ways=7),
         MAMLOptions(preset="antoniou2019", data="sinusoid"),
         MAMLOptions(preset="oh2021", data="sinusoid"),
+        MAMLOptions(preset="oh2021", data="omniglot", ways=20),
+        MAMLOptions(preset="zintgraf2019", data="glyphs"),
         MAMLOptions(preset="rajeswaran2019"),
+        MAMLOptions(preset="rajeswaran2019", data="omniglot", shots=5),
         ReptileOptions(preset="nichol2018", data="glyphs"),
     ],
 )

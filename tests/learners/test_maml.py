@@ -3,6 +3,7 @@ import copy
 import logging
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -576,6 +577,36 @@ def test_layers_that_cannot_stand_in_an_inner_loop_are_refused_by_name() -> None
         MAML(nn.InstanceNorm2d(4, track_running_stats=True), 0.1)
     MAML(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0), nn.MultiheadAttention(4, 2), nn.GRU(4, 4)), 0.1)
     MAML(nn.Linear(4, 2), 0.1, encoder=nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.3)))
+
+
+@pytest.mark.parametrize("norm", [BatchStatisticsNorm, SupportStatisticsNorm, batch_norm])
+def test_an_encoder_that_would_mix_tasks_is_refused(norm: Callable[[int], nn.Module]) -> None:
+    with pytest.raises(ValueError, match=r"encoder's layer '.*0\.1' .* queries of many tasks"):
+        MAML(nn.Linear(8, 2), 0.1, encoder=conv(norm))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "steps and test_steps must be at least 0"),
+        ({"truncate": -1}, "truncate must be at least 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every at least 1"),
+        ({"multi_step": 10.0}, "shares of training"),
+        ({"differentiate": "implicit", "proximity": 0.0}, "proximity must be above 0"),
+        ({"differentiate": "implicit", "cg_steps": 0}, "cg_steps at least 1"),
+        ({"differentiate": "implicit", "learn_lr": "per_parameter"}, "which learn_lr needs"),
+    ],
+    ids=lambda told: "-".join(told) if isinstance(told, dict) else "",
+)
+def test_numbers_out_of_range_and_options_apart_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MAML(nn.Linear(4, 2), 0.1, **options)
+
+
+def test_dropout_has_no_implicit_gradient() -> None:
+    with pytest.raises(ValueError, match="dropout makes it another at every step"):
+        MAML(nn.Sequential(nn.Dropout(0.3), nn.Linear(4, 2)), 0.1, 3, "implicit")
+    MAML(nn.Sequential(nn.Dropout(0.0), nn.Linear(4, 2)), 0.1, 3, "implicit")
 
 
 def test_an_inner_loop_that_adapts_nothing_is_refused() -> None:

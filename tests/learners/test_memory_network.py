@@ -208,6 +208,11 @@ def test_it_learns_to_find_people(tmp_path: Path) -> None:
     assert evaluate(learner, Stories("one_fact", sentences=4, seed=1, length=300), 100).mean > 0.9
 
 
+def test_shares_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"shares, 0 to 1; found 5\.0 and 0\.0"):
+        MemoryNetwork(5, time_noise=5.0)
+
+
 @pytest.mark.parametrize("name", ["vocabulary", "features", "hops", "memory"])
 def test_sizes_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}.* must be at least 1"):

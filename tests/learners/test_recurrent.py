@@ -212,6 +212,12 @@ def test_a_class_is_known_from_its_second_presentation_on() -> None:
     assert len(found[2].scores) == 300
 
 
+def test_what_has_no_label_is_of_no_class_and_judged_nowhere() -> None:
+    data = LabelledData.from_arrays(10 * torch.arange(40).div(4, rounding_mode="floor")[:, None], torch.arange(40) // 4)
+    tasks = Episodes(data, 5, 2, 1, unlabelled=1, length=20)
+    assert evaluate_presentations(Nearest(), tasks, (2,))[2].mean == 1
+
+
 def test_times_seen_counts_labels_of_any_kind() -> None:
     tasks = Episodes(rows(), 3, 4, 1, length=6)
     drawn, strings = tasks.sample(np.arange(6)), StringLabels(tasks).sample(np.arange(6))
@@ -228,7 +234,7 @@ def test_presentations_refuse_what_they_cannot_judge() -> None:
     from kshot.learners.gradient import MAML
 
     tasks = Episodes(rows(), 3, 2, 1, length=4)
-    with pytest.raises(TypeError, match="MAML adapts all at once"):
+    with pytest.raises(TypeError, match="MAML has no init and no update"):
         evaluate_presentations(MAML(nn.Linear(6, 3), 0.1), tasks)
     with pytest.raises(ValueError, match="no class comes 3 times"):
         evaluate_presentations(learner(LSTM(9, 4)), tasks, (1, 3))

@@ -72,6 +72,21 @@ def test_parameters_that_nothing_would_train_are_refused() -> None:
         Reptile(MAML(nn.Linear(4, 2), 0.1, encoder=nn.Linear(4, 4, bias=False)), steps=1)
 
 
+def test_what_is_wrapped_stays_as_it_was() -> None:
+    inner = MAML(nn.Linear(4, 2), 1e-3, 3, "first_order", rule=adam((0.0, 0.999)))
+    one, other = Reptile(inner, steps=2), Reptile(inner, steps=2)
+    one.double().meta_loss(tasks()).backward()
+    assert all(slot.grad is not None for slot in one.carried.parameters())
+    assert all(slot.grad is None for slot in other.carried.parameters())
+    assert inner.rule.init is not one.learner.rule.init
+
+
+def test_without_an_optimizer_training_moves_the_start_all_the_way() -> None:
+    (group,) = Reptile(MAML(nn.Linear(4, 2), 0.1, 3), steps=2).default_optimizer().param_groups
+    assert group["lr"] == 1
+    assert group["momentum"] == 0
+
+
 def test_moments_are_carried_to_the_next_task_and_to_a_copy() -> None:
     learner = Reptile(MAML(nn.Linear(4, 2), 1e-3, 3, "first_order", rule=adam((0.0, 0.999))), steps=5).double()
     optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)

@@ -63,6 +63,11 @@ def test_more_repeats_than_in_training_are_normalised_as_in_training() -> None:
     assert more / trained == pytest.approx((20 - 5.5) / (10 - 5.5))
 
 
+def test_the_stamp_says_over_what_repeats_are_normalised() -> None:
+    one, other = (RepeatCopy((2, 2), (4, 4), normalised_over=(1, most)) for most in (10, 20))
+    assert one.stamp != other.stamp
+
+
 def test_associative_recall_by_a_plain_loop() -> None:
     places = set()
     for task in AssociativeRecall(seed=3, length=500):

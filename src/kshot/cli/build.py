@@ -271,6 +271,10 @@ def _train_queries(options: LearnerOptions) -> int:
             return options.train_queries
         case MAMLOptions(train_queries=int(queries)):
             return queries
-        case ReptileOptions():
-            return max(1, options.train_shots - _shots(options))  # it trains on support and query examples alike
+        case ReptileOptions():  # it trains on support and query examples alike
+            if options.train_shots <= _shots(options):
+                raise ValueError(
+                    f"--train-shots must be above --shots, {_shots(options)}; found {options.train_shots}."
+                )
+            return options.train_shots - _shots(options)
     return _shots(options)

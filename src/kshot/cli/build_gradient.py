@@ -30,6 +30,8 @@ def build_maml(options: MAMLOptions, picture: torch.Size | None, inner_steps: in
     if options.adapts == "context" and options.net == "connected":
         raise ValueError("--adapts context steers convolutions, or sine waves; leave --net connected out.")
     body, head = _waves(options) if picture is None else _pictures(options, picture)
+    if options.start == "finn":
+        _start_as_finn(body, head)
     alone = options.adapts == "head"
     return MAML(
         head if alone else nn.Sequential(body, head),
@@ -89,6 +91,22 @@ def _pictures(options: MAMLOptions, picture: torch.Size) -> tuple[nn.Module, nn.
     return conv, nn.Linear(_features(conv, picture), options.ways)
 
 
+def _start_as_finn(body: nn.Module, head: nn.Module) -> None:
+    """Draw weights as the code of Finn et al. 2017 does: their size says how far an inner step turns a layer."""
+    convolutions = any(isinstance(layer, nn.Conv2d) for layer in body.modules())
+    for layer in (*body.modules(), *head.modules()):
+        if isinstance(layer, nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight)
+        elif isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    if convolutions:
+        for layer in head.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight)
+
+
 def _features(body: nn.Module, picture: torch.Size) -> int:
     with torch.no_grad():
         return int(body(torch.zeros(2, *picture)).shape[1])
@@ -97,7 +115,8 @@ def _features(body: nn.Module, picture: torch.Size) -> int:
 def _filter(options: MAMLOptions, body: nn.Module) -> Callable[[str], bool] | None:
     if options.adapts == "context":
         return lambda name: name.endswith("context")
-    own = {id(p) for layer in body.modules() if isinstance(layer, PerStepNorm) for p in layer.parameters()}
+    left_out = BatchStatisticsNorm | PerStepNorm if options.adapts == "no_norm" else PerStepNorm
+    own = {id(p) for layer in body.modules() if isinstance(layer, left_out) for p in layer.parameters()}
     per_step = {f"0.{name}" for name, p in body.named_parameters() if id(p) in own}
     if options.adapts == "body":
         return lambda name: name.startswith("0.") and name not in per_step

@@ -88,11 +88,11 @@ def _maml_plus_plus(options: MAMLOptions) -> dict[str, Any]:
 
 def _implicit(options: MAMLOptions) -> dict[str, Any]:
     """Rajeswaran et al. 2019, the code for Omniglot with 5 ways and 1 shot."""
-    if options.data != "omniglot":
-        raise _unknown(options, "omniglot")
+    if (options.data, options.ways, options.shots or 1) != ("omniglot", 5, 1):
+        raise _unknown(options, "omniglot with 5 ways and 1 shot")
     more = {"protocol": "finn", "inner_lr": 1e-2, "inner_steps": 16, "differentiate": "implicit", "lr": 1e-2}
     more["proximity"] = 1.0
-    return {**more, "tasks_per_step": 16, "queries": options.shots or 1, "steps": _steps(options, 20_000)}
+    return {**more, "tasks_per_step": 16, "queries": 1, "steps": _steps(options, 20_000)}
 
 
 def _context(options: MAMLOptions) -> dict[str, Any]:
@@ -100,16 +100,24 @@ def _context(options: MAMLOptions) -> dict[str, Any]:
     if options.data == "sinusoid":
         return {"adapts": "context", "inner_lr": 1.0, "tasks_per_step": 25, "steps": _steps(options, 50_000)}
     more = {"adapts": "context", "inner_lr": 1.0, "inner_steps": 2, "tasks_per_step": 16, "train_queries": 15}
-    more["filters"] = 32
-    return {**more, "net": "pooled", "steps": _steps(options, 60_000)}
+    return {**_lent(options), **more, "filters": 32, "net": "pooled", "steps": _steps(options, 60_000)}
 
 
 def _body(options: MAMLOptions) -> dict[str, Any]:
     """Oh et al. 2021, the settings for miniImageNet."""
-    if options.data == "sinusoid":
-        raise _unknown(options, "pictures")
     more = {"adapts": "body", "inner_lr": 0.5, "tasks_per_step": 4, "train_queries": 15}
-    return {**more, "net": "pooled", "steps": _steps(options, 30_000)}
+    return {**_lent(options), **more, "net": "pooled", "steps": _steps(options, 30_000)}
+
+
+def _lent(options: MAMLOptions) -> dict[str, Any]:
+    """Where settings are for miniImageNet, take them for Omniglot too, with the split and the queries of Finn et al."""
+    match options.data, options.ways:
+        case "omniglot", 5:
+            return {"protocol": "finn", "queries": options.shots or 1}
+        case "miniimagenet", 5:
+            return {}
+        case _:
+            raise _unknown(options, "miniimagenet with 5 ways, which omniglot borrows")
 
 
 def _reptile(options: ReptileOptions) -> dict[str, Any]:
@@ -142,5 +150,6 @@ def _steps(options: Presettable, published: int) -> int | None:
 
 def _unknown(options: Presettable, known: str) -> ValueError:
     return ValueError(
-        f"--preset {options.preset} has settings for {known}; found --data {options.data} --ways {options.ways}."
+        f"--preset {options.preset} has settings for {known}; found --data {options.data} --ways {options.ways} "
+        f"--shots {options.shots or 1}."
     )

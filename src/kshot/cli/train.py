@@ -38,6 +38,10 @@ def resume(command: Resume) -> None:
     """Go on with a run, with a new budget if one is given."""
     options = load_config(command.run)
     if command.minutes is not None or command.steps is not None:
+        if isinstance(options, ReptileOptions) and options.steps is not None and command.steps is None:
+            raise ValueError(
+                f"Reptile's step size falls to zero over the run's {options.steps} steps; say --steps too."
+            )
         options = replace(options, minutes=command.minutes, steps=command.steps)
     prepared = _prepare(options)  # before the new budget is saved, for the same reason
     save_config(command.run, options, picture_of(options))

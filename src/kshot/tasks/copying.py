@@ -1,5 +1,6 @@
 """Copying a sequence, once or several times: Graves et al. 2014, sections 4.1 and 4.2."""
 
+from collections.abc import Mapping
 from typing import final
 
 import numpy as np
@@ -90,6 +91,12 @@ class RepeatCopy(Sequences):
         if normalised_over[0] >= normalised_over[1]:
             raise ValueError(f"normalised_over must be a range of two numbers or more; found {normalised_over}.")
         self.normalised_over = normalised_over
+
+    @property
+    def stamp(self) -> Mapping[str, str]:
+        """The protocol of these tasks."""
+        low, high = self.normalised_over
+        return {**super().stamp, "repeats normalised over": f"{low} to {high}"}
 
     def _of_sizes(self, items: NDArray[np.int64], *sizes: int) -> Episode:
         count, repeats = sizes

@@ -26,6 +26,7 @@ from kshot.batching import substituted
 from kshot.learners.gradient.random_state import RandomState, random_state, replayed
 from kshot.learners.gradient.update_rules import Sizes, Slots, UpdateRule, sgd
 from kshot.plain_operations import PlainOperations
+from kshot.validation import check_choice
 from kshot.weights import Weights
 
 __all__ = ["InnerLoop", "Mode", "Objective", "last", "plainly"]
@@ -48,6 +49,9 @@ class InnerLoop:
             way back. With the square root of the number of steps, memory grows with that root, for one more gradient
             a step.
 
+    Raises:
+        ValueError: there is no such mode, or a number is out of its range.
+
     >>> sizes = [{"a": torch.tensor(0.1)}] * 2
     >>> InnerLoop()(lambda w, x: (w["a"] * x).sum(), {"a": torch.ones(1)}, torch.tensor([3.0]), sizes)
     {'a': tensor([0.4000])}
@@ -57,6 +61,14 @@ class InnerLoop:
     mode: Mode = "mixed"
     truncate: int | None = None
     checkpoint_every: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, Mode)
+        if (self.truncate or 0) < 0 or (self.checkpoint_every or 1) < 1 or self.checkpoint_every == 0:
+            raise ValueError(
+                "truncate must be at least 0 steps and checkpoint_every at least 1; found "
+                f"{self.truncate} and {self.checkpoint_every}."
+            )
 
     def __call__(self, objective: Objective, weights: Weights, given: Any, sizes: Sequence[Sizes]) -> Weights:
         """Take one step for each entry of ``sizes``.

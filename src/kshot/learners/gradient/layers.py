@@ -8,7 +8,14 @@ from torch import nn
 from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsNorm, recorded_statistics
 from kshot.weights import Weights
 
-__all__ = ["check_layers", "keeps_statistics", "normalises_by_queries", "step_told", "support_statistics"]
+__all__ = [
+    "check_encoder",
+    "check_layers",
+    "keeps_statistics",
+    "normalises_by_queries",
+    "step_told",
+    "support_statistics",
+]
 
 
 def check_layers(model: nn.Module, *, tells_steps: bool = False) -> None:
@@ -24,6 +31,20 @@ def check_layers(model: nn.Module, *, tells_steps: bool = False) -> None:
             raise ValueError(
                 f"the model's layer {name!r} ({type(layer).__name__}) writes running averages, which an inner loop cannot. "
                 "Use kshot.nets.norm.BatchStatisticsNorm, or track_running_stats=False, or move the layer to an encoder."
+            )
+
+
+def check_encoder(encoder: nn.Module) -> None:
+    """Refuse layers that would normalise an example by all others: an encoder sees those of many tasks at once.
+
+    Raises:
+        ValueError: a layer normalises by the batch at hand.
+    """
+    for name, layer in encoder.named_modules():
+        if not list(layer.children()) and (normalises_by_queries(layer) or keeps_statistics(layer)):
+            raise ValueError(
+                f"the encoder's layer {name!r} ({type(layer).__name__}) normalises by the batch, and an encoder's has the "
+                "queries of many tasks. Use torch.nn.BatchNorm2d, kshot.nets.norm.group_norm, or move it to the model."
             )
 
 

@@ -11,6 +11,7 @@ from kshot.core import Batch, Episode, Inputs, Learner
 from kshot.learners.gradient.implicit import proximal_minimum
 from kshot.learners.gradient.inner_loop import InnerLoop, Mode, last
 from kshot.learners.gradient.layers import (
+    check_encoder,
     check_layers,
     keeps_statistics,
     normalises_by_queries,
@@ -20,6 +21,7 @@ from kshot.learners.gradient.layers import (
 from kshot.learners.gradient.update_rules import Sizes, UpdateRule, sgd
 from kshot.losses import Loss, cross_entropy
 from kshot.plain_operations import PlainOperations
+from kshot.validation import check_choice
 from kshot.weights import Weights, call
 
 __all__ = ["MAML", "Differentiate", "LearnedSizes"]
@@ -44,7 +46,8 @@ class MAML(Learner):
         lr: the inner step size for the mean loss over the support set. The original code sums over examples and divides
             by the shots, so its step sizes are to be multiplied by the number of ways.
         steps: inner gradient steps.
-        differentiate: how the meta-gradient passes through the steps; see ``kshot.learners.gradient.inner_loop``.
+        differentiate: how the meta-gradient passes through the steps; see ``kshot.learners.gradient.inner_loop``. With
+            ``"implicit"`` the support loss must draw nothing at random.
         encoder: embeds examples once, before and outside the inner loop.
         adapts: tells by its name whether a parameter of ``model`` takes part in the inner loop; by default all do.
         loss: what support and query predictions are judged by.
@@ -63,8 +66,9 @@ class MAML(Learner):
         cg_steps: for ``implicit``, conjugate gradient iterations.
 
     Raises:
-        ValueError: no parameter is adapted, a layer of ``model`` cannot stand inside an inner loop, or ``implicit`` or
-            ``checkpoint_every``, which pass over single steps, meets what needs each of them.
+        ValueError: no parameter is adapted, a layer of ``model`` cannot stand inside an inner loop or one of ``encoder``
+            outside of it, a name is unknown, a number is out of its range, or ``implicit`` or ``checkpoint_every``, which
+            pass over single steps, meets what needs each of them.
 
     >>> from kshot.losses import mean_squared_error
     >>> learner = MAML(nn.Linear(1, 1), lr=0.1, loss=mean_squared_error)
@@ -97,7 +101,10 @@ class MAML(Learner):
         cg_steps: int = 5,
     ) -> None:
         super().__init__(loss)
+        check_choice("differentiate", differentiate, Differentiate)
         check_layers(model, tells_steps=True)
+        if encoder is not None:
+            check_encoder(encoder)
         self.model, self.encoder = model, nn.Identity() if encoder is None else encoder
         self.lr, self.steps, self.differentiate = lr, steps, differentiate
         self.test_steps = steps if test_steps is None else test_steps
@@ -110,6 +117,7 @@ class MAML(Learner):
         if not self.adapted:
             names = ", ".join(name for name, _ in model.named_parameters())
             raise ValueError(f"adapts must accept at least one parameter of the model; it has {names or 'none'}.")
+        self._check_numbers()
         self.sizes = None if learn_lr is None else self._learned_sizes(learn_lr)
         self._exact = differentiate in ("mixed", "reverse") and truncate is None
         self._check_single_steps()
@@ -187,11 +195,32 @@ class MAML(Learner):
         weights = {name: frozen.pop(name) for name in self.adapted}
         return weights, frozen
 
+    def _check_numbers(self) -> None:
+        InnerLoop(truncate=self.truncate, checkpoint_every=self.checkpoint_every)  # which checks them
+        if min(self.steps, self.test_steps) < 0:
+            raise ValueError(f"steps and test_steps must be at least 0; found {self.steps} and {self.test_steps}.")
+        if not (0 <= self.multi_step <= 1 and 0 <= self.first_order_until <= 1):
+            raise ValueError(
+                "multi_step and first_order_until are shares of training, 0 to 1; "
+                f"found {self.multi_step} and {self.first_order_until}."
+            )
+        if self.proximity <= 0 or self.cg_steps < 1:
+            raise ValueError(
+                f"proximity must be above 0 and cg_steps at least 1; found {self.proximity} and {self.cg_steps}."
+            )
+
     def _check_single_steps(self) -> None:
+        dropout = (layer for layer in self.model.modules() if isinstance(layer, nn.modules.dropout._DropoutNd))
+        if self.differentiate == "implicit" and any(layer.p > 0 for layer in dropout):
+            raise ValueError(
+                "implicit follows one support loss to its minimum, and dropout makes it another at every step."
+            )
         skips = self.differentiate == "implicit" or self.checkpoint_every is not None
         needs = {
             "multi_step": self.multi_step,
             "first_order_until": self.first_order_until and self.differentiate == "implicit",
+            "learn_lr": self.sizes is not None and self.differentiate == "implicit",
+            "truncate": self.truncate is not None and self.differentiate == "implicit",
             "a PerStepNorm layer": step_told(self.model, 0),
         }
         if skips and (found := [name for name, told in needs.items() if told]):
@@ -200,6 +229,7 @@ class MAML(Learner):
             )
 
     def _learned_sizes(self, kind: LearnedSizes) -> nn.ParameterList:
+        check_choice("learn_lr", kind, LearnedSizes)
         weights, _ = self.split_weights()
         if kind == "per_parameter":
             return nn.ParameterList([torch.full_like(weight, self.lr)[None] for weight in weights.values()])

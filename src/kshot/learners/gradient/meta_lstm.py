@@ -10,6 +10,7 @@ from kshot.learners.gradient.layers import check_layers, keeps_statistics, norma
 from kshot.learners.gradient.learned_rule import LearnedRule
 from kshot.losses import Loss, cross_entropy
 from kshot.plain_operations import PlainOperations
+from kshot.validation import check_choice
 from kshot.weights import Weights, call
 
 __all__ = ["MetaLSTM"]
@@ -35,7 +36,7 @@ class MetaLSTM(Learner):
         rule: the learned rule, by default one of 20 units that begins with a step size of 0.01.
 
     Raises:
-        ValueError: a layer of ``model`` cannot stand inside an inner loop.
+        ValueError: a layer of ``model`` cannot stand inside an inner loop, or there is no such ``differentiate``.
 
     >>> import torch
     >>> learner = MetaLSTM(nn.Linear(4, 2), steps=3)
@@ -56,6 +57,7 @@ class MetaLSTM(Learner):
         rule: LearnedRule | None = None,
     ) -> None:
         super().__init__(loss)
+        check_choice("differentiate", differentiate, Mode)
         check_layers(model)
         self.model, self.steps, self.differentiate = model, steps, differentiate
         self.rule = LearnedRule() if rule is None else rule

@@ -12,6 +12,7 @@ from kshot.learners.gradient.layers import check_layers, keeps_statistics, norma
 from kshot.learners.gradient.update_rules import UpdateRule, sgd
 from kshot.losses import Loss, cross_entropy
 from kshot.plain_operations import PlainOperations
+from kshot.validation import check_choice
 from kshot.weights import Weights, call
 
 __all__ = ["ProtoMAML"]
@@ -39,7 +40,7 @@ class ProtoMAML(Learner):
         rule: how a gradient becomes new weights.
 
     Raises:
-        ValueError: a layer of ``body`` cannot stand inside an inner loop.
+        ValueError: a layer of ``body`` cannot stand inside an inner loop, or there is no such ``differentiate``.
 
     >>> import torch
     >>> from kshot.core import one_hot
@@ -60,6 +61,7 @@ class ProtoMAML(Learner):
         rule: UpdateRule | None = None,
     ) -> None:
         super().__init__(loss)
+        check_choice("differentiate", differentiate, Mode)
         check_layers(body)
         self.body, self.lr, self.steps = body, lr, steps
         self.loop = InnerLoop(sgd() if rule is None else rule, differentiate)

@@ -1,6 +1,7 @@
 """Reptile: move the start towards where training on a task ends."""
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from operator import itemgetter
 from typing import final
@@ -31,8 +32,9 @@ class Reptile(Learner):
     :math:`\tfrac12 \lVert \theta - \phi \rVert^2`, whose gradient this is with :math:`\phi` held fixed; epsilon is the
     step size of ``torch.optim.SGD``, one at first and falling to zero in the paper.
 
-    What the rule keeps between steps (moments of Adam) is carried from task to task, as in the paper's code: like the start
-    it is moved to where training ends, and test tasks begin with it too.
+    What the rule keeps between steps (moments of Adam) is carried from task to task: like the start it is moved to where
+    training ends, and test tasks begin with it too. The paper's code hands it on whole from one task to the next. Another
+    outer optimizer than SGD would spoil it, and is not what ``train`` takes by default here.
 
     Alex Nichol, Joshua Achiam, John Schulman 2018, "On first-order meta-learning algorithms".
 
@@ -63,14 +65,18 @@ class Reptile(Learner):
                 f"Reptile moves what the inner loop adapts; {', '.join(others)} would never be trained. Let the loop adapt "
                 "them, freeze them by requires_grad_(False), or meta-train by MAML."
             )
-        self.learner, self.steps, self.batch_size = learner, steps, batch_size
+        self.learner, self.steps, self.batch_size = copy(learner), steps, batch_size  # with the same weights
         self.transductive, self.uses_unlabelled = learner.transductive, learner.uses_unlabelled
         kept = learner.rule.init(learner.split_weights()[0])
         self.carried = nn.ModuleDict(
             {kind: nn.ParameterList(tensor.detach().clone() for tensor in slot.values()) for kind, slot in kept.items()}
         )
-        learner.rule = replace(learner.rule, init=self._carried)
+        self.learner.rule = replace(learner.rule, init=self._carried)
         self.settings = learner.settings
+
+    def default_optimizer(self) -> torch.optim.Optimizer:
+        """Return SGD with a step size of one: the start moves all the way."""
+        return torch.optim.SGD(self.parameters(), lr=1.0)
 
     def encode(self, x: Inputs) -> Inputs:
         """Embed examples as the learner does."""

@@ -53,6 +53,9 @@ class MANNCell(Cell):
         width: numbers in a slot.
         heads: that read, each with a writing head of the same key.
         decay: gamma, of usage.
+
+    Raises:
+        ValueError: a size is below one, there are fewer slots than heads, or the decay is not between 0 and 1.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class MANNCell(Cell):
                 "a MANNCell needs at least one input, hidden feature, number in a slot and head, and a slot for each head; "
                 f"found {inputs}, {hidden}, {width}, {heads} and {slots} slots."
             )
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must be between 0 and 1; found {decay}.")
         super().__init__(hidden + heads * width)
         self.slots, self.width, self.heads, self.decay = slots, width, heads, decay
         self.controller = LSTM(inputs + heads * width, hidden)

@@ -1,6 +1,6 @@
 """End-to-end memory networks: a question is looked up in the sentences of a story, several times over."""
 
-from typing import Literal, NamedTuple, final
+from typing import Literal, NamedTuple, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from kshot.core import Batch, Learner
 from kshot.losses import Loss, cross_entropy
+from kshot.validation import check_choice
 
 __all__ = ["MemoryNetwork", "Sentences"]
 
+Tying: TypeAlias = Literal["adjacent", "layer_wise"]
 _DEVIATION = 0.1  # of the weights at the start, as published
 
 
@@ -54,7 +56,7 @@ class MemoryNetwork(Learner):
             ``Learner.at_progress`` tells how far training is. In eval mode there always is the softmax.
 
     Raises:
-        ValueError: there is no hop, no memory or no word.
+        ValueError: there is no hop, no memory or no word, no such ``tying``, or a share is not between 0 and 1.
 
     >>> learner = MemoryNetwork(vocabulary=9, features=5).eval()
     >>> story = torch.tensor([[1, 2, 3], [4, 2, 0]])
@@ -77,7 +79,7 @@ class MemoryNetwork(Learner):
         memory: int = 50,
         loss: Loss = cross_entropy,
         *,
-        tying: Literal["adjacent", "layer_wise"] = "adjacent",
+        tying: Tying = "adjacent",
         position_encoding: bool = True,
         time_noise: float = 0.1,
         linear_start: float = 0.0,
@@ -88,6 +90,9 @@ class MemoryNetwork(Learner):
                 "vocabulary, features, hops and memory must be at least 1; "
                 f"found {vocabulary}, {features}, {hops} and {memory}."
             )
+        check_choice("tying", tying, Tying)
+        if not (0 <= time_noise <= 1 and 0 <= linear_start <= 1):
+            raise ValueError(f"time_noise and linear_start are shares, 0 to 1; found {time_noise} and {linear_start}.")
         adjacent = tying == "adjacent"
         self.tables = tuple(
             (hop, hop + 1) if adjacent else (0, 1) for hop in range(hops)

@@ -1,6 +1,6 @@
 """A recurrent net that reads examples one after the other, each with the label of the one before."""
 
-from typing import Literal, NamedTuple, final
+from typing import Literal, NamedTuple, TypeAlias, final
 
 import torch
 from jaxtyping import Float
@@ -10,8 +10,11 @@ from kshot.core import Batch, Episode
 from kshot.learners.encoded import EncodedLearner
 from kshot.losses import Loss, cross_entropy
 from kshot.nets.cells import Cell, State, run
+from kshot.validation import check_choice
 
 __all__ = ["Reading", "Recurrent"]
+
+Judged: TypeAlias = Literal["stream", "query"]
 
 
 class Reading(NamedTuple):
@@ -40,6 +43,9 @@ class Recurrent(EncodedLearner):
         loss: what predictions are judged by.
         judged: ``"stream"`` judges support examples too, each as it comes and before its label is shown, as the papers
             do; ``"query"`` judges queries alone.
+
+    Raises:
+        ValueError: there is no such ``judged``.
     """
 
     order_sensitive = True
@@ -53,8 +59,9 @@ class Recurrent(EncodedLearner):
         labels: int,
         loss: Loss = cross_entropy,
         *,
-        judged: Literal["stream", "query"] = "stream",
+        judged: Judged = "stream",
     ) -> None:
+        check_choice("judged", judged, Judged)
         super().__init__(encoder, loss)
         self.cell, self.labels, self.judged = cell, labels, judged
         self.readout = nn.Linear(cell.outputs, labels)

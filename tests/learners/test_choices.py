@@ -1,0 +1,43 @@
+"""Names that no learner knows: annotations catch them in these tests, a user has no such help."""
+
+import subprocess
+import sys
+
+import pytest
+
+CALLS = {
+    'MAML(net, 0.1, 2, "second_order")': "differentiate must be one of 'mixed', 'reverse', 'first_order', 'implicit'; "
+    "found 'second_order'.",
+    'MAML(net, 0.1, learn_lr="per_param")': "learn_lr must be one of 'per_layer_per_step', 'per_parameter'; found "
+    "'per_param'.",
+    'MetaLSTM(net, differentiate="implicit")': "differentiate must be one of 'mixed', 'reverse', 'first_order'; found "
+    "'implicit'.",
+    'ProtoMAML(net, 0.1, differentiate="implicit")': "differentiate must be one of 'mixed', 'reverse', 'first_order'; "
+    "found 'implicit'.",
+    'InnerLoop(mode="exact")': "mode must be one of 'mixed', 'reverse', 'first_order'; found 'exact'.",
+    'MemoryNetwork(5, tying="adjcent")': "tying must be one of 'adjacent', 'layer_wise'; found 'adjcent'.",
+    'Recurrent(LSTM(4, 8), net, 2, judged="queries")': "judged must be one of 'stream', 'query'; found 'queries'.",
+}
+SETTING = """
+from torch import nn
+from kshot.learners.gradient import MAML, MetaLSTM, ProtoMAML
+from kshot.learners.gradient.inner_loop import InnerLoop
+from kshot.learners.memory import MemoryNetwork, Recurrent
+from kshot.nets.cells import LSTM
+net = nn.Linear(4, 2)
+"""
+
+
+@pytest.fixture(scope="module")
+def messages() -> dict[str, str]:
+    """What each call raises in a Python that checks no annotations."""
+    body = "".join(
+        f"try:\n    {call}\nexcept ValueError as error:\n    print(error)\nelse:\n    print()\n" for call in CALLS
+    )
+    ran = subprocess.run([sys.executable, "-c", SETTING + body], capture_output=True, text=True, check=True)
+    return dict(zip(CALLS, ran.stdout.splitlines(), strict=True))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_unknown_names_are_refused(call: str, messages: dict[str, str]) -> None:
+    assert messages[call] == CALLS[call]
