@@ -112,6 +112,8 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         words[f"{told.distance.replace('-', ' ')} attention"] = True
     if steps := learner.settings.get("inner steps"):
         words[f"{steps} step{'s' * (steps != '1')}"] = True
+    if isinstance(told, MAMLOptions):
+        words["weights start as in the paper's code"] = told.start == "finn"
     if isinstance(told, MAMLOptions | ReptileOptions):
         published = _published(told)
         words[f"inner step size {told.inner_lr:g}"] = told.inner_lr != published.inner_lr
