@@ -93,18 +93,17 @@ def _pictures(options: MAMLOptions, picture: torch.Size) -> tuple[nn.Module, nn.
 
 def _start_as_finn(body: nn.Module, head: nn.Module) -> None:
     """Draw weights as the code of Finn et al. 2017 does: their size says how far an inner step turns a layer."""
-    convolutions = any(isinstance(layer, nn.Conv2d) for layer in body.modules())
-    for layer in (*body.modules(), *head.modules()):
+    layers = [layer for layer in (*body.modules(), head) if isinstance(layer, nn.Conv2d | nn.Linear)]
+    convolutional = any(isinstance(layer, nn.Conv2d) for layer in layers)
+    for layer in layers:
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
-        elif isinstance(layer, nn.Linear):
+        elif convolutional and layer is head:
+            nn.init.normal_(layer.weight)
+        else:
             nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
-        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+        if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-    if convolutions:
-        for layer in head.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight)
 
 
 def _features(body: nn.Module, picture: torch.Size) -> int:
