@@ -13,11 +13,12 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kshot.batching import map_leaves, unstack
-from kshot.core import Batch, Episode, one_hot
+from kshot.core import Batch, Episode, Learner, one_hot
 from kshot.evaluation import evaluate
-from kshot.learners.gradient import MAML, inner_loop
+from kshot.learners.gradient import MAML, SVM, DeepKernel, Ridge, inner_loop
 from kshot.learners.gradient.maml import Differentiate, LearnedSizes
 from kshot.learners.gradient.update_rules import adam, momentum, sgd
+from kshot.learners.metric import Prototypical
 from kshot.losses import mean_squared_error
 from kshot.nets.conv import Conv4
 from kshot.nets.mlp import MLP
@@ -580,9 +581,14 @@ def test_layers_that_cannot_stand_in_an_inner_loop_are_refused_by_name() -> None
 
 
 @pytest.mark.parametrize("norm", [BatchStatisticsNorm, SupportStatisticsNorm, batch_norm])
-def test_an_encoder_that_would_mix_tasks_is_refused(norm: Callable[[int], nn.Module]) -> None:
-    with pytest.raises(ValueError, match=r"encoder's layer '.*0\.1' .* queries of many tasks"):
-        MAML(nn.Linear(8, 2), 0.1, encoder=conv(norm))
+@pytest.mark.parametrize(
+    "learner", [lambda net: MAML(nn.Linear(3, 2), 0.1, encoder=net), Ridge, SVM, DeepKernel, Prototypical]
+)
+def test_an_encoder_that_would_mix_tasks_is_refused(
+    learner: Callable[[nn.Module], Learner], norm: Callable[[int], nn.Module]
+) -> None:
+    with pytest.raises(ValueError, match=r"encoder's layer '0\.1' .* queries of many tasks"):
+        learner(conv(norm))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,23 @@ from torch import Tensor, nn
 
 from kshot.core import Inputs, Learner
 from kshot.losses import Loss
+from kshot.nets.norm import normalises_by_batch
 
-__all__ = ["EncodedLearner"]
+__all__ = ["EncodedLearner", "check_encoder"]
+
+
+def check_encoder(encoder: nn.Module) -> None:
+    """Refuse layers that normalise by the batch: an encoder sees the examples of many tasks at once, queries included.
+
+    Raises:
+        ValueError: there is such a layer; the message names it.
+    """
+    for name, layer in encoder.named_modules():
+        if normalises_by_batch(layer):
+            raise ValueError(
+                f"the encoder's layer {name!r} ({type(layer).__name__}) normalises by the batch, and an encoder's has the "
+                "queries of many tasks. Use torch.nn.BatchNorm2d with its running averages, or kshot.nets.norm.group_norm."
+            )
 
 
 class EncodedLearner(Learner):
@@ -15,10 +30,14 @@ class EncodedLearner(Learner):
     Args:
         encoder: embeds examples, outside vmap and each alone.
         loss: what the query predictions are judged by.
+
+    Raises:
+        ValueError: the encoder normalises by the batch.
     """
 
     def __init__(self, encoder: nn.Module, loss: Loss) -> None:
         super().__init__(loss)
+        check_encoder(encoder)
         # Convolutions of an encoder run outside vmap, where this layout makes them 1.7 times as fast on a CPU.
         self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

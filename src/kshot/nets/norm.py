@@ -22,7 +22,14 @@ from torch import Tensor, nn
 
 from kshot.plain_operations.normalisation import moments, normalised, per_channel
 
-__all__ = ["BatchStatisticsNorm", "PerStepNorm", "SupportStatisticsNorm", "group_norm", "recorded_statistics"]
+__all__ = [
+    "BatchStatisticsNorm",
+    "PerStepNorm",
+    "SupportStatisticsNorm",
+    "group_norm",
+    "normalises_by_batch",
+    "recorded_statistics",
+]
 
 
 def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,6 +127,13 @@ class SupportStatisticsNorm(BatchStatisticsNorm):
         """Normalise ``(n, channels, *space)`` by the given statistics, or by the batch where none are given."""
         given = self.mean.numel() > 0
         return self._normalised(x, self.mean, self.variance) if given else super().forward(x)
+
+
+def normalises_by_batch(layer: nn.Module) -> bool:
+    """Return whether a layer normalises an example by those beside it, at test time too."""
+    return isinstance(layer, BatchStatisticsNorm | PerStepNorm) or (
+        isinstance(layer, nn.modules.batchnorm._BatchNorm) and not layer.track_running_stats
+    )
 
 
 @contextmanager

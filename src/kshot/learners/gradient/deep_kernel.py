@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.core import Batch, Episode, Inputs, Learner
+from kshot.learners.encoded import check_encoder
 from kshot.learners.gradient.kernels import Kernel, gaussian
 from kshot.losses import mean_squared_error
 
@@ -55,7 +56,7 @@ class DeepKernel(Learner):
         noise: the variance of the noise at the start, above 0.0001, which it never falls below.
 
     Raises:
-        ValueError: the variance or the noise is too small.
+        ValueError: the variance or the noise is too small, or the encoder normalises by the batch.
 
     >>> learner = DeepKernel(nn.Identity())
     >>> wave = Batch(torch.tensor([[-1.0], [0.0], [1.0]]), torch.tensor([[-0.8], [0.0], [0.8]]))
@@ -75,6 +76,7 @@ class DeepKernel(Learner):
             raise ValueError(
                 f"DeepKernel expects a variance above zero and a noise above {_LEAST_NOISE}; found {variance} and {noise}."
             )
+        check_encoder(encoder)
         self.encoder, self.kernel = encoder, kernel
         self.log_variance = nn.Parameter(torch.tensor(float(variance)).log())
         self.log_noise = nn.Parameter(torch.tensor(noise - _LEAST_NOISE).log())

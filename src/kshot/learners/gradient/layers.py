@@ -5,11 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsNorm, recorded_statistics
+from kshot.nets.norm import PerStepNorm, SupportStatisticsNorm, normalises_by_batch, recorded_statistics
 from kshot.weights import Weights
 
 __all__ = [
-    "check_encoder",
     "check_layers",
     "keeps_statistics",
     "normalises_by_queries",
@@ -34,27 +33,9 @@ def check_layers(model: nn.Module, *, tells_steps: bool = False) -> None:
             )
 
 
-def check_encoder(encoder: nn.Module) -> None:
-    """Refuse layers that would normalise an example by all others: an encoder sees those of many tasks at once.
-
-    Raises:
-        ValueError: a layer normalises by the batch at hand.
-    """
-    for name, layer in encoder.named_modules():
-        if not list(layer.children()) and (normalises_by_queries(layer) or keeps_statistics(layer)):
-            raise ValueError(
-                f"the encoder's layer {name!r} ({type(layer).__name__}) normalises by the batch, and an encoder's has the "
-                "queries of many tasks. Use torch.nn.BatchNorm2d, kshot.nets.norm.group_norm, or move it to the model."
-            )
-
-
 def normalises_by_queries(model: nn.Module) -> bool:
     """Return whether a query's output depends on the queries beside it."""
-    return any(
-        type(layer) in (BatchStatisticsNorm, PerStepNorm)
-        or (isinstance(layer, nn.modules.batchnorm._BatchNorm) and not layer.track_running_stats)
-        for layer in model.modules()
-    )
+    return any(normalises_by_batch(layer) and not isinstance(layer, SupportStatisticsNorm) for layer in model.modules())
 
 
 def keeps_statistics(model: nn.Module) -> bool:

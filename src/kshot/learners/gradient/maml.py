@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from kshot.core import Batch, Episode, Inputs, Learner
+from kshot.learners.encoded import check_encoder
 from kshot.learners.gradient.implicit import proximal_minimum
 from kshot.learners.gradient.inner_loop import InnerLoop, Mode, last
 from kshot.learners.gradient.layers import (
-    check_encoder,
     check_layers,
     keeps_statistics,
     normalises_by_queries,

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.core import Batch, Inputs, Learner
+from kshot.learners.encoded import check_encoder
 from kshot.losses import Loss, cross_entropy
 
 __all__ = ["Ridge"]
@@ -34,7 +35,7 @@ class Ridge(Learner):
         scale: a at the start. Like lambda it is learned by its logarithm, so that it can grow many times over.
 
     Raises:
-        ValueError: the penalty or the scale is not positive.
+        ValueError: the penalty or the scale is not positive, or the encoder normalises by the batch.
 
     >>> from kshot.losses import mean_squared_error
     >>> learner = Ridge(nn.Identity(), mean_squared_error, penalty=1e-6)
@@ -52,6 +53,7 @@ class Ridge(Learner):
                 "Ridge expects a penalty and a scale above zero, whose logarithms are learned; found "
                 f"{penalty} and {scale}."
             )
+        check_encoder(encoder)
         self.encoder = encoder
         self.log_penalty = nn.Parameter(torch.tensor(float(penalty)).log())
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())

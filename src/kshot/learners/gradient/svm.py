@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.core import Batch, Inputs, Learner
+from kshot.learners.encoded import check_encoder
 from kshot.learners.gradient.svm_dual import multipliers, solver
 from kshot.losses import Loss, cross_entropy
 
@@ -40,7 +41,8 @@ class SVM(Learner):
         scale: a at the start; its logarithm is learned.
 
     Raises:
-        ValueError: ``c``, ``ridge`` or ``scale`` is not positive, or the loss is one of regression.
+        ValueError: ``c``, ``ridge`` or ``scale`` is not positive, the loss is one of regression, or the encoder
+            normalises by the batch.
         ImportError: the solver is not installed.
 
     >>> learner = SVM(nn.Identity(), ridge=1e-6, c=10.0)
@@ -64,6 +66,7 @@ class SVM(Learner):
         if not loss.labels:
             raise ValueError("SVM separates classes and needs a loss of labels; for regression use Ridge.")
         solver()  # said now, where it is missing, and not at the first task
+        check_encoder(encoder)
         self.encoder, self.c, self.ridge = encoder, c, ridge
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
