@@ -114,9 +114,10 @@ def _features(body: nn.Module, picture: torch.Size) -> int:
 def _filter(options: MAMLOptions, body: nn.Module) -> Callable[[str], bool] | None:
     if options.adapts == "context":
         return lambda name: name.endswith("context")
-    left_out = BatchStatisticsNorm | PerStepNorm if options.adapts == "no_norm" else PerStepNorm
-    own = {id(p) for layer in body.modules() if isinstance(layer, left_out) for p in layer.parameters()}
-    per_step = {f"0.{name}" for name, p in body.named_parameters() if id(p) in own}
+    # What differs from step to step never adapts.
+    kinds = BatchStatisticsNorm | PerStepNorm if options.adapts == "no_norm" else PerStepNorm
+    norms = {id(p) for layer in body.modules() if isinstance(layer, kinds) for p in layer.parameters()}
+    left_out = {f"0.{name}" for name, p in body.named_parameters() if id(p) in norms}
     if options.adapts == "body":
-        return lambda name: name.startswith("0.") and name not in per_step
-    return (lambda name: name not in per_step) if per_step else None
+        return lambda name: name.startswith("0.") and name not in left_out
+    return (lambda name: name not in left_out) if left_out else None

@@ -64,10 +64,10 @@ class InnerLoop:
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, Mode)
-        if (self.truncate or 0) < 0 or (self.checkpoint_every or 1) < 1 or self.checkpoint_every == 0:
+        truncate, every = self.truncate, self.checkpoint_every
+        if (truncate is not None and truncate < 0) or (every is not None and every < 1):
             raise ValueError(
-                "truncate must be at least 0 steps and checkpoint_every at least 1; found "
-                f"{self.truncate} and {self.checkpoint_every}."
+                f"truncate must be at least 0 steps and checkpoint_every at least 1; found {truncate} and {every}."
             )
 
     def __call__(self, objective: Objective, weights: Weights, given: Any, sizes: Sequence[Sizes]) -> Weights:

@@ -8,13 +8,7 @@ from torch import nn
 from kshot.nets.norm import PerStepNorm, SupportStatisticsNorm, normalises_by_batch, recorded_statistics
 from kshot.weights import Weights
 
-__all__ = [
-    "check_layers",
-    "keeps_statistics",
-    "normalises_by_queries",
-    "step_told",
-    "support_statistics",
-]
+__all__ = ["check_layers", "keeps_statistics", "normalises_by_queries", "step_told", "support_statistics"]
 
 
 def check_layers(model: nn.Module, *, tells_steps: bool = False) -> None:

@@ -103,9 +103,8 @@ class MAML(Learner):
         super().__init__(loss)
         check_choice("differentiate", differentiate, Differentiate)
         check_layers(model, tells_steps=True)
-        if encoder is not None:
-            check_encoder(encoder)
         self.model, self.encoder = model, nn.Identity() if encoder is None else encoder
+        check_encoder(self.encoder)
         self.lr, self.steps, self.differentiate = lr, steps, differentiate
         self.test_steps = steps if test_steps is None else test_steps
         self.multi_step, self.first_order_until = multi_step, first_order_until
@@ -210,17 +209,18 @@ class MAML(Learner):
             )
 
     def _check_single_steps(self) -> None:
+        implicit = self.differentiate == "implicit"
         dropout = (layer for layer in self.model.modules() if isinstance(layer, nn.modules.dropout._DropoutNd))
-        if self.differentiate == "implicit" and any(layer.p > 0 for layer in dropout):
+        if implicit and any(layer.p > 0 for layer in dropout):
             raise ValueError(
                 "implicit follows one support loss to its minimum, and dropout makes it another at every step."
             )
-        skips = self.differentiate == "implicit" or self.checkpoint_every is not None
+        skips = implicit or self.checkpoint_every is not None
         needs = {
             "multi_step": self.multi_step,
-            "first_order_until": self.first_order_until and self.differentiate == "implicit",
-            "learn_lr": self.sizes is not None and self.differentiate == "implicit",
-            "truncate": self.truncate is not None and self.differentiate == "implicit",
+            "first_order_until": implicit and self.first_order_until,
+            "learn_lr": implicit and self.sizes is not None,
+            "truncate": implicit and self.truncate is not None,
             "a PerStepNorm layer": step_told(self.model, 0),
         }
         if skips and (found := [name for name, told in needs.items() if told]):
