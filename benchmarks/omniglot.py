@@ -138,7 +138,7 @@ def judge(run: Path, told: LearnerOptions, published: dict[int, float | None], c
     """Judge a run on test tasks, ``published`` by ways, and return its rows."""
     learner = load_best(run, told)
     position = load_checkpoint(run / "last.safetensors")["position"]
-    shots = told.shots or 1
+    name, shots = name_of(told), told.shots or 1
     queries = told.queries if learner.fixed_ways else 15  # what papers that take gradient steps judge by
     rows = []
     for ways, figure in published.items():
@@ -149,11 +149,11 @@ def judge(run: Path, told: LearnerOptions, published: dict[int, float | None], c
         rows.append(
             result_row(
                 result,
-                learner=name_of(told),
+                learner=name,
                 ways=ways,
                 shots=shots,
                 published=figure,
-                unconfirmed=name_of(told) in UNCONFIRMED,
+                unconfirmed=name in UNCONFIRMED,
                 seed=told.seed,
                 seconds=round(position["seconds"]),
                 steps=position["step"],

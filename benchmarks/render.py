@@ -324,7 +324,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "omniglot-all": lambda: few_shot("variant"),
     "omniglot-prototypical": lambda: few_shot("variant", of="prototypical"),
     "equal-minutes": lambda: few_shot(table="equal_minutes"),
-    "miniimagenet": lambda: few_shot(table="miniimagenet"),
     "lake": lake,
     "distances": distances,
     "semi": semi,

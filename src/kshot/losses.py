@@ -83,7 +83,7 @@ def _characters(rows: Tensor) -> Tensor:
     return rows.reshape(*rows.shape[:-1], -1, LETTERS)
 
 
-def _check_columns(prediction: Tensor, y: Tensor) -> None:
+def _check_shapes(prediction: Tensor, y: Tensor) -> None:
     # They would broadcast against each other, and a learner built for one target would train on many without a word.
     if prediction.shape != y.shape:
         raise ValueError(
@@ -93,22 +93,22 @@ def _check_columns(prediction: Tensor, y: Tensor) -> None:
 
 
 def _mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
-    _check_columns(prediction, y)
+    _check_shapes(prediction, y)
     return (prediction - y).square().mean()
 
 
 def _binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    _check_columns(logits, y)
+    _check_shapes(logits, y)
     return (F.softplus(logits) - y * logits).mean()
 
 
 def _bits(logits: Tensor, y: Tensor) -> Tensor:
-    _check_columns(logits, y)
+    _check_shapes(logits, y)
     return (F.softplus(logits) - y * logits).sum() / math.log(2)
 
 
 def _bit_error(logits: Tensor, y: Tensor) -> Tensor:
-    _check_columns(logits, y)
+    _check_shapes(logits, y)
     return ((logits > 0) != (y > 0.5)).to(y.dtype).mean()
 
 

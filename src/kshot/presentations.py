@@ -62,9 +62,9 @@ def evaluate_presentations(
                 raise ValueError("streams of different lengths cannot be stacked; draw tasks of one size.")
             encoded = learner.encode_tasks(batch)
             right = map_tasks(lambda task: _scores(learner, task.support), encoded, None, type(learner).__name__)
-            times = times_seen(batch.support.y)
+            times, labelled = times_seen(batch.support.y), batch.support.y.sum(-1) > 0
             for n in presentations:
-                now = ((times == n) & (batch.support.y.sum(-1) > 0)).to(right.dtype)  # what has no label is of no class
+                now = ((times == n) & labelled).to(right.dtype)  # what has no label is of no class
                 if not now.any(-1).all():
                     raise ValueError(f"in some task no class comes {n} times; draw tasks of at least {n} shots.")
                 scores[n].append((right * now).sum(-1) / now.sum(-1))
