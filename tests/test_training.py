@@ -80,6 +80,14 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path: Path) -> 
     assert steps == [5, 10, 13, 15, 20]
 
 
+def test_a_run_with_a_scheduler_is_not_resumed_without_it(tmp_path: Path) -> None:
+    run(tmp_path, 5)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"had a scheduler at step 5.*Pass scheduler="):
+        train(learner(), Episodes(data(), 4, 2, 3), steps=10, out=tmp_path, resume=True)
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
 def test_the_random_state_of_the_caller_is_left_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)

@@ -120,8 +120,8 @@ def train(
             meta-gradient, by ``chunk_size`` and ``compiled``.
 
     Raises:
-        ValueError: there is no budget, ``every`` or ``tasks_per_step`` is below 1, or ``out`` holds a run and
-            ``resume`` is not set.
+        ValueError: there is no budget, ``every`` or ``tasks_per_step`` is below 1, ``out`` holds a run and ``resume`` is
+            not set, or the run had a scheduler and ``scheduler`` is None.
         FloatingPointError: the loss or its gradient is not finite; the message names step, task and layer.
     """
     if steps is None and minutes is None:
@@ -265,6 +265,11 @@ class _Run:
         }
 
     def _restore(self, content: Any) -> None:
+        if self.scheduler is None and content["scheduler"] is not None:
+            raise ValueError(
+                f"the run to resume had a scheduler at step {content['position']['step']}, and none is passed: its learning "
+                f"rate would stand still. Pass scheduler= as before, or start a new run from the weights of this one."
+            )
         self.learner.load_state_dict(content["learner"])
         self.optimizer.load_state_dict(content["optimizer"])
         position = content["position"]
