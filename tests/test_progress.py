@@ -39,6 +39,15 @@ def test_without_a_terminal_there_is_one_plain_line_for_each_validation() -> Non
     ]
 
 
+def test_without_a_terminal_a_minute_without_validation_has_a_line_too() -> None:
+    file = io.StringIO()
+    with show_progress("training", Console(file=file, force_terminal=False)) as watch:
+        for step in range(1, 11):  # of 25 seconds, validated at the fourth
+            watch(Report(step, 0.5, 25.0 * step, step / 10, step, accuracy(0.75) if step == 4 else None))
+    steps = [(line.split("step ")[1].split()[0], "validation" in line) for line in file.getvalue().splitlines()]
+    assert steps == [("3", False), ("4", True), ("7", False), ("10", False)]
+
+
 def test_without_a_terminal_a_narrow_page_does_not_break_lines() -> None:
     assert len(shown(terminal=False, width=20).splitlines()) == 2
 

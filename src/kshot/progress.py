@@ -1,4 +1,4 @@
-"""Progress on a terminal: accuracy, tasks per second and time left; plain lines where there is no terminal."""
+"""Progress on a terminal: accuracy, tasks per second and time left; elsewhere plain lines, of validations and minutes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def show_progress(label: str, console: Console | None = None) -> Iterator[Watch]
     """
     console = Console() if console is None else console
     if not console.is_terminal:
-        yield lambda report: _print_validation(console, label, report)
+        yield _lines(label, console)
         return
     # Two lines beside the bar, so that 80 columns hold all of it.
     columns = BarColumn(None), TextColumn("{task.description}: {task.fields[best]}\n{task.fields[pace]}")
@@ -46,10 +46,19 @@ def _pace(report: Report) -> str:
     )
 
 
-def _print_validation(console: Console, label: str, report: Report) -> None:
-    if report.validation is not None:
-        result = f"{report.validation.metric} {report.validation.short()}"
-        console.print(f"{label}: {_pace(report)}  validation {result}", highlight=False, soft_wrap=True)
+def _lines(label: str, console: Console) -> Watch:
+    last = 0.0  # second of the last line: whoever looks into a log sees within a minute whether the run is alive
+
+    def watch(report: Report) -> None:
+        nonlocal last
+        result = report.validation
+        if result is None and report.seconds - last < 60:
+            return
+        last = report.seconds
+        validation = "" if result is None else f"  validation {result.metric} {result.short()}"
+        console.print(f"{label}: {_pace(report)}{validation}", highlight=False, soft_wrap=True)
+
+    return watch
 
 
 def _clock(seconds: float) -> str:
