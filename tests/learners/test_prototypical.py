@@ -108,6 +108,11 @@ def test_the_memory_layout_of_the_encoder_changes_no_embedding() -> None:
     torch.testing.assert_close(learner.encode(x), plain(x))
 
 
+def test_volumes_have_no_such_layout_and_are_embedded_too() -> None:
+    learner = Prototypical(nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten()))
+    assert learner.encode(torch.randn(2, 1, 3, 4, 5)).shape == (2, 2 * 1 * 2 * 3)
+
+
 def test_distances_of_close_points_far_from_the_origin_keep_their_digits_in_float32() -> None:
     x, y = (1e3 + 1e-2 * torch.randn(n, 64) for n in (20, 5))
     exact = (x.double()[:, None] - y.double()).square().sum(-1)

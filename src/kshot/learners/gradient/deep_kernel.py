@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Episode, Inputs, Learner
-from kshot.learners.encoded import check_encoder
+from kshot.core import Batch, Episode
+from kshot.learners.encoded import EncodedLearner
 from kshot.learners.gradient.kernels import Kernel, gaussian
 from kshot.losses import mean_squared_error
 
@@ -32,7 +32,7 @@ class Posterior(NamedTuple):
 
 
 @final
-class DeepKernel(Learner):
+class DeepKernel(EncodedLearner):
     r"""Regress by a Gaussian process whose kernel is that of learned features.
 
     .. math::
@@ -71,20 +71,14 @@ class DeepKernel(Learner):
     def __init__(
         self, encoder: nn.Module, kernel: Kernel = gaussian, *, variance: float = 1.0, noise: float = 0.1
     ) -> None:
-        super().__init__(mean_squared_error)
+        super().__init__(encoder, mean_squared_error)
         if variance <= 0 or noise <= _LEAST_NOISE:
             raise ValueError(
                 f"DeepKernel expects a variance above zero and a noise above {_LEAST_NOISE}; found {variance} and {noise}."
             )
-        check_encoder(encoder)
-        self.encoder, self.kernel = encoder, kernel
+        self.kernel = kernel
         self.log_variance = nn.Parameter(torch.tensor(float(variance)).log())
         self.log_noise = nn.Parameter(torch.tensor(noise - _LEAST_NOISE).log())
-
-    def encode(self, x: Inputs) -> Tensor:
-        """Embed examples, ``(m, d)``."""
-        z: Tensor = self.encoder(x)
-        return z
 
     def adapt(self, support: Batch) -> Posterior:
         """Return the posterior, by one Cholesky factor."""

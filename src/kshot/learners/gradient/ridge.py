@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Inputs, Learner
-from kshot.learners.encoded import check_encoder
+from kshot.core import Batch
+from kshot.learners.encoded import EncodedLearner
 from kshot.losses import Loss, cross_entropy
 
 __all__ = ["Ridge"]
 
 
 @final
-class Ridge(Learner):
+class Ridge(EncodedLearner):
     r"""Fit a linear map of embeddings to the labels by ridge regression, and differentiate through its solution.
 
     .. math::
@@ -47,21 +47,14 @@ class Ridge(Learner):
     def __init__(
         self, encoder: nn.Module, loss: Loss = cross_entropy, *, penalty: float = 1.0, scale: float = 1.0
     ) -> None:
-        super().__init__(loss)
+        super().__init__(encoder, loss)
         if penalty <= 0 or scale <= 0:
             raise ValueError(
                 "Ridge expects a penalty and a scale above zero, whose logarithms are learned; found "
                 f"{penalty} and {scale}."
             )
-        check_encoder(encoder)
-        self.encoder = encoder
         self.log_penalty = nn.Parameter(torch.tensor(float(penalty)).log())
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
-
-    def encode(self, x: Inputs) -> Tensor:
-        """Embed examples, ``(m, d)``."""
-        z: Tensor = self.encoder(x)
-        return z
 
     def adapt(self, support: Batch) -> Float[Tensor, "features ways"]:
         """Return the weights of the last layer, that of the ones last, ``(d + 1, ways)``."""

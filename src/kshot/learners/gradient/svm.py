@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.core import Batch, Inputs, Learner
-from kshot.learners.encoded import check_encoder
+from kshot.core import Batch
+from kshot.learners.encoded import EncodedLearner
 from kshot.learners.gradient.svm_dual import multipliers, solver
 from kshot.losses import Loss, cross_entropy
 
@@ -15,7 +15,7 @@ __all__ = ["SVM"]
 
 
 @final
-class SVM(Learner):
+class SVM(EncodedLearner):
     r"""Fit a linear multi-class support vector machine to embeddings, and differentiate through its solution.
 
     .. math::
@@ -60,20 +60,14 @@ class SVM(Learner):
         ridge: float = 1.0,
         scale: float = 1.0,
     ) -> None:
-        super().__init__(loss)
+        super().__init__(encoder, loss)
         if min(c, ridge, scale) <= 0:
             raise ValueError(f"SVM expects c, ridge and scale above zero; found {c}, {ridge} and {scale}.")
         if not loss.labels:
             raise ValueError("SVM separates classes and needs a loss of labels; for regression use Ridge.")
         solver()  # said now, where it is missing, and not at the first task
-        check_encoder(encoder)
-        self.encoder, self.c, self.ridge = encoder, c, ridge
+        self.c, self.ridge = c, ridge
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
-
-    def encode(self, x: Inputs) -> Tensor:
-        """Embed examples, ``(m, d)``."""
-        z: Tensor = self.encoder(x)
-        return z
 
     def adapt(self, support: Batch) -> Float[Tensor, "d ways"]:
         """Return the weights of the last layer, ``(d, ways)``."""
