@@ -59,7 +59,7 @@ PUBLISHED: dict[tuple[str, int], dict[int, float | None]] = {  # by learner and 
     ("iMAML", 1): {5: 99.5},
     ("BOIL", 1): {5: None},
     ("CAVIA", 1): {5: None},
-    ("SNAIL", 1): {5: 99.07},
+    ("SNAIL", 1): {5: 99.07, 20: 97.64},
     ("in-context", 1): {5: None},
 }
 UNCONFIRMED = {"iMAML"}  # published, as quoted where the paper could not be checked
@@ -74,7 +74,17 @@ PAPERS = {
 
 
 def name_of(told: LearnerOptions) -> str:
-    """Return what the table calls the learner of a run."""
+    """Return what the table calls the learner of a run.
+
+    Raises:
+        ValueError: it is none that the table knows: options made another of a preset's learner.
+    """
+    if isinstance(told, MAMLOptions) and told.preset:
+        same = {"no_norm", "mixed", "reverse", "first_order" if told.preset == "finn2017" else ""}
+        if changed := _changed(told, "adapts", "learn_lr", "per_step_norm", "differentiate") - same:
+            raise ValueError(
+                f"{', '.join(sorted(changed))} makes another learner of --preset {told.preset}: name its own paper."
+            )
     match told:
         case MAMLOptions(differentiate="first_order"):
             return "first-order MAML"
@@ -114,12 +124,20 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         words[f"{steps} step{'s' * (steps != '1')}"] = True
     if isinstance(told, MAMLOptions):
         words["weights start as in the paper's code"] = told.start == "finn"
+        words["norms do not adapt"] = told.adapts == "no_norm"
+        words[f"{told.filters} filters, {told.net}"] = bool(_changed(told, "filters", "net") - {"connected"})
     if isinstance(told, MAMLOptions | ReptileOptions):
         published = _published(told)
-        words[f"inner step size {told.inner_lr:g}"] = told.inner_lr != published.inner_lr
+        words[f"inner step size {told.inner_lr or 0.4:g}"] = (told.inner_lr or 0.4) != published.inner_lr
         words[f"{told.tasks_per_step} tasks a step"] = told.tasks_per_step != published.tasks_per_step
     words["transductive"] = learner.transductive
     return ", ".join(word for word, holds in words.items() if holds)
+
+
+def _changed(told: MAMLOptions | ReptileOptions, *names: str) -> set[str]:
+    """Return the values of those options that are not the paper's."""
+    published = _published(told)
+    return {str(getattr(told, name)) for name in names if getattr(told, name) != getattr(published, name)}
 
 
 def _published(told: MAMLOptions | ReptileOptions) -> MAMLOptions | ReptileOptions:

@@ -40,7 +40,7 @@ def maml(net: torch.nn.Module, lr: float, steps: int) -> MAML:
 
 def trained(name: str, learner: MAML, source: type[Sinusoids], seed: int, steps: int, out: Path) -> float:
     """Train with the paper's budget, or load what an earlier call trained; return the seconds it took."""
-    path, clock = out / f"{name}-{seed}.safetensors", out / f"{name}-{seed}.seconds"
+    path, clock = (out / f"{name}-{steps}-steps-{seed}.{kind}" for kind in ("safetensors", "seconds"))
     if path.exists():
         load_learner(path, learner)
         return float(clock.read_text())

@@ -1,5 +1,6 @@
 """How benchmarks train a learner into a folder of its own, once."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kshot.training import train
 def train_once(learner: Learner, tasks: TaskSource, out: Path, *, steps: int, halve_every: int, seed: int) -> float:
     """Train by Adam, its rate halved now and then, into a folder, or read its last weights; return the seconds."""
     last, best = out / "last.safetensors", out / "best.safetensors"
+    _keep_recipe(out, {"steps": steps, "halve_every": halve_every, "seed": seed})
     if not best.exists():
         optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
         train(
@@ -38,9 +40,21 @@ def train_to_best(learner: Learner, tasks: TaskSource, out: Path, *, steps: int,
     Return its position: the steps, the seconds and the best validation score. ``how`` is told to ``train``.
     """
     last = out / "last.safetensors"
+    numbers = {name: value for name, value in how.items() if isinstance(value, int | float)}
+    _keep_recipe(out, {"steps": steps, "lr": how["optimizer"].defaults["lr"], **numbers})
     if not last.exists() or load_checkpoint(last)["position"]["step"] < steps:
         with show_progress(out.name) as watch:
             train(learner, tasks, steps=steps, out=out, resume=last.exists(), watch=watch, **how)
     load_learner(out / "best.safetensors", learner)
     position: dict[str, Any] = load_checkpoint(last)["position"]
     return position
+
+
+def _keep_recipe(out: Path, recipe: dict[str, float]) -> None:
+    """Write down how a folder is trained, or refuse one that another recipe was trained into: its row would be wrong."""
+    path = out / "recipe.json"
+    before = json.loads(path.read_text()) if path.exists() else recipe
+    if before != recipe:
+        raise ValueError(f"{out} holds a run of {before}; found {recipe}. Choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(recipe))

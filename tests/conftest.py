@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from kshot import batching, meta_gradient
 from kshot.allocator import keep_freed_memory
 from kshot.cli import main
 
@@ -31,6 +32,13 @@ def memory_kept() -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_fallback_logged_yet() -> None:
+    # The log names a fallback once in a process: a test that finds none must not owe it to another test.
+    batching._log_fallback.cache_clear()
+    meta_gradient._log_fallback.cache_clear()
 
 
 class Ran(NamedTuple):

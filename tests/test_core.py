@@ -128,6 +128,10 @@ def replace_y(tasks: Episode, **ys: Tensor) -> Episode:
         (unstack(stacked_tasks())[0], "Stack tasks along a leading axis"),
         ([stacked_tasks()], r"found shape \(3, 8, 4\)"),
         (Episode(stacked_tasks(2).support, stacked_tasks(3).query), "found 2 and 3"),
+        (
+            Episode(stacked_tasks().support, Batch(torch.zeros(3, 12, 9), stacked_tasks().query.y)),
+            r"and \(9,\)\. Resize",
+        ),
     ],
 )
 def test_a_task_of_the_wrong_shape_says_what_was_expected(tasks: Episode, message: str) -> None:

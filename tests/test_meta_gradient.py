@@ -196,3 +196,9 @@ def test_tasks_of_any_sizes_come_as_a_list() -> None:
     learner, stacked = LEARNERS["mixed"](), tasks()
     step = MetaGradient(learner, compiled=True)
     torch.testing.assert_close(gradients(learner, lambda: step(unstack(stacked))), plain(learner, stacked))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_chunk_of_no_task_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"chunk_size must be at least 1, 'auto' or None; found {size}"):
+        MetaGradient(Prototypical(nn.Identity()), size)

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,28 @@ def test_patience_ends_a_run_that_no_longer_improves() -> None:
     assert (result.reason, result.steps) == ("patience", 8)
 
 
+def test_a_run_that_patience_ended_can_be_given_more_time(tmp_path: Path) -> None:
+    tasks = Episodes(data(), 4, 2, 3, length=4)
+
+    def more(resume: bool) -> Trained:
+        model = learner()
+        still = torch.optim.SGD(model.parameters(), 0.0)
+        how: dict[str, Any] = {"every": 2, "patience": 3, "out": tmp_path, "resume": resume}
+        return train(model, tasks, steps=100, optimizer=still, validation=tasks, **how)
+
+    assert [more(resume).steps for resume in (False, True)] == [8, 14]
+
+
+def test_a_validation_that_is_not_a_number_is_never_the_best() -> None:
+    model = MAML(MLP(1, 4, 1), 0.01, loss=mean_squared_error)
+    reports: list[Report] = []
+    validation = Poisoned(0, 3, fault=torch.nan)
+    how: dict[str, Any] = {"every": 1, "patience": 2, "watch": reports.append}
+    result = train(model, Sinusoids(5, 5), steps=9, tasks_per_step=2, validation=validation, **how)
+    assert [report.improved for report in reports] == [False, False]
+    assert (result.best, result.reason) == (None, "patience")
+
+
 def test_minutes_end_a_run_with_a_validation() -> None:
     reports: list[Report] = []
     tasks = Episodes(data(), 4, 2, 3, length=4)
@@ -160,13 +183,17 @@ def test_a_clock_that_runs_out_after_a_step_still_leaves_a_validation(monkeypatc
 
 
 class Poisoned(TaskSource):
-    """Sinusoids whose third task is infinite."""
+    """Sinusoids of whose third task the targets are infinite, or whatever else."""
 
     stamp: Mapping[str, str] = {}
 
+    def __init__(self, seed: int, length: int, fault: float = torch.inf) -> None:
+        super().__init__(seed, length)
+        self.fault = fault
+
     def sample(self, items: NDArray[np.int64]) -> Episode:
         support, (x, y) = Sinusoids(5, 5).sample(items)
-        return Episode(support, Batch(x, torch.where(torch.from_numpy(items == 2)[:, None, None], torch.inf, y)))
+        return Episode(support, Batch(x, torch.where(torch.from_numpy(items == 2)[:, None, None], self.fault, y)))
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights() -> None:
@@ -183,6 +210,21 @@ def test_a_run_that_diverges_names_the_task_and_keeps_the_weights_of_the_step_be
     with pytest.raises(FloatingPointError, match=r"step 1: in task 2 of the meta-batch.*last\.safetensors holds them"):
         train(model, Poisoned(0, 10), steps=5, tasks_per_step=4, out=tmp_path)
     assert load_checkpoint(tmp_path / "last.safetensors")["position"]["step"] == 0
+
+
+def test_a_run_that_diverges_keeps_the_running_averages_of_the_step_before(tmp_path: Path) -> None:
+    def model() -> MAML:
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4))
+        return MAML(nn.Linear(4, 1), 0.01, encoder=body, loss=mean_squared_error)
+
+    diverged, stopped = model(), model()
+    with pytest.raises(FloatingPointError, match="at step 3"):
+        train(diverged, Poisoned(0, 10), steps=5, tasks_per_step=1, out=tmp_path)
+    train(stopped, Poisoned(0, 10), steps=2, tasks_per_step=1)
+    saved = load_checkpoint(tmp_path / "last.safetensors")["learner"]
+    for name, value in stopped.state_dict().items():
+        assert torch.equal(saved[name], value), name
 
 
 @pytest.mark.parametrize("mode", ["mixed", "reverse", "first_order"])
@@ -243,6 +285,30 @@ def test_ctrl_c_ends_the_step_and_saves(tmp_path: Path) -> None:
     assert RunFolder(tmp_path, resume=True).load_last()["position"]["step"] == 4
 
 
+def test_ctrl_c_within_a_step_changes_nothing_of_the_run_that_goes_on(tmp_path: Path) -> None:
+    class Interrupted(Episodes):
+        def sample(self, items: NDArray[np.int64]) -> Episode:
+            if items[0] == 2 * 12:
+                signal.raise_signal(signal.SIGINT)
+            return super().sample(items)
+
+    def still(tasks: Episodes, resume: bool, out: Path) -> Trained:
+        model = learner()
+        optimizer = torch.optim.SGD(model.parameters(), 0.0)
+        how: dict[str, Any] = {"tasks_per_step": 2, "every": 10, "patience": 2, "out": out, "resume": resume}
+        validation = Episodes(data(), 4, 2, 3, seed=9, length=4)
+        return train(model, tasks, steps=99, optimizer=optimizer, validation=validation, **how)
+
+    tasks = data(), 4, 2, 3
+    assert still(Interrupted(*tasks), False, tmp_path / "cut").reason == "interrupted"
+    assert (
+        still(Episodes(*tasks), True, tmp_path / "cut").steps
+        == still(Episodes(*tasks), False, tmp_path / "whole").steps
+    )
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("cut", "whole")]
+    assert [[json.loads(line)["step"] for line in of_one] for of_one in lines] == [[10, 20, 30], [10, 20, 30]]
+
+
 def test_training_works_outside_the_main_thread() -> None:
     results: list[Trained] = []
     work = threading.Thread(target=lambda: results.append(run(None, 3)[1]))
@@ -254,6 +320,7 @@ def test_training_works_outside_the_main_thread() -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, {tests!r})
 import test_training
 from kshot import checkpoint

@@ -36,6 +36,9 @@ class MetaGradient:
             a C++ compiler, and pays where many small operations make a step. The trace holds what does not depend on
             tensors as it was at the first call: whether the learner trains or evaluates is looked at again, the rest not.
 
+    Raises:
+        ValueError: ``chunk_size`` is below 1.
+
     >>> from kshot.core import Batch, one_hot
     >>> from kshot.learners.metric import Prototypical
     >>> learner = Prototypical(torch.nn.Linear(3, 2))
@@ -46,6 +49,8 @@ class MetaGradient:
     """
 
     def __init__(self, learner: Learner, chunk_size: ChunkSize = None, compiled: bool = False) -> None:
+        if isinstance(chunk_size, int) and chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, 'auto' or None; found {chunk_size}.")
         self.learner, self.chunk_size, self.compiled = learner, chunk_size, compiled
         self._programs: dict[Signature, Program | None] = {}
         self._fastest: dict[Signature, int] = {}

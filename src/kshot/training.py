@@ -131,6 +131,8 @@ def train(
     optimizer = learner.default_optimizer() if optimizer is None else optimizer
     gradient = MetaGradient(learner, chunk_size, compiled) if gradient is None else gradient
     run = _Run(learner, optimizer, scheduler, None if out is None else RunFolder(out, resume))
+    if patience is not None and run.stale >= patience:
+        run.stale = 0  # the run had ended, and is given more time
     learner.train()
     with _interruption() as interrupted, torch.random.fork_rng():
         reason = run.ending(steps, minutes, patience, interrupted)
@@ -138,7 +140,8 @@ def train(
             learner.at_progress(run.progress(steps, minutes))
             loss = run.take_step(tasks, tasks_per_step, gradient, device, seed)
             reason = run.ending(steps, minutes, None, interrupted)
-            due = run.step % every == 0 or reason is not None
+            # An interruption validates nothing, so that the run goes on as if there had been none.
+            due = run.step % every == 0 or reason not in (None, "interrupted")
             result = None
             if due and validation is not None:
                 result = evaluate(
@@ -206,11 +209,15 @@ class _Run:
         torch.manual_seed((seed << 32) + self.step)
         batch = tasks.draw(np.arange(self.step * tasks_per_step, (self.step + 1) * tasks_per_step), device)
         self.optimizer.zero_grad()
+        before = [buffer.clone() for buffer in self.learner.buffers()]  # running averages move with every pass
         value = gradient(batch).item()
         if not is_finite(self.learner, value):
+            message = self._divergence(batch, value)
+            for buffer, value_before in zip(self.learner.buffers(), before, strict=True):
+                buffer.copy_(value_before)
             if self.folder is not None:
                 self.folder.save_last(self._content())  # of the step before
-            raise FloatingPointError(self._divergence(batch, value))
+            raise FloatingPointError(message)
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
@@ -228,7 +235,7 @@ class _Run:
 
     def improves(self, result: Evaluation) -> bool:
         sign = 1 if result.higher_is_better else -1
-        if self.best is not None and sign * result.mean <= sign * self.best:
+        if math.isnan(result.mean) or (self.best is not None and sign * result.mean <= sign * self.best):
             self.stale += 1
             return False
         self.best, self.stale = result.mean, 0

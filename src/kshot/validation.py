@@ -23,6 +23,12 @@ def check_task(task: Any, axes: tuple[str, ...]) -> None:
     for name, batch in zip(("support", "query"), task, strict=True):
         _check_labels(f"{name}.y", batch.y, axes)
         _check_inputs(name, batch, axes)
+    features = [[tuple(leaf.shape[len(axes) :]) for leaf in leaves(batch.x)] for batch in task]
+    if features[0] != features[1]:
+        raise ValueError(
+            f"examples of support.x and query.x must have the same shape; found {_joined(features[0])} and "
+            f"{_joined(features[1])}. Resize the pictures, or fill up the shorter sequences."
+        )
     support, query = task.support.y.shape, task.query.y.shape
     if support[-1] not in (0, query[-1]):
         raise ValueError(
@@ -32,6 +38,10 @@ def check_task(task: Any, axes: tuple[str, ...]) -> None:
         )
     if support[: len(axes) - 1] != query[: len(axes) - 1]:
         raise ValueError(f"support and query must hold the same number of tasks; found {support[0]} and {query[0]}.")
+
+
+def _joined(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, shapes))
 
 
 def _check_labels(name: str, y: Any, axes: tuple[str, ...]) -> None:

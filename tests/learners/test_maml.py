@@ -595,6 +595,11 @@ def test_an_encoder_that_would_mix_tasks_is_refused(
     ("options", "message"),
     [
         ({"steps": -1}, "steps and test_steps must be at least 0"),
+        (
+            {"steps": 0, "multi_step": 0.5, "learn_lr": "per_parameter"},
+            "at least 1 for multi_step and learn_lr; found 0",
+        ),
+        ({"steps": 0, "differentiate": "implicit"}, "at least 1 for implicit"),
         ({"truncate": -1}, "truncate must be at least 0"),
         ({"checkpoint_every": 0}, "checkpoint_every at least 1"),
         ({"multi_step": 10.0}, "shares of training"),

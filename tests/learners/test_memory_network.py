@@ -217,3 +217,9 @@ def test_shares_out_of_range_are_refused() -> None:
 def test_sizes_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}.* must be at least 1"):
         MemoryNetwork(**{"vocabulary": 5, name: 0})
+
+
+@pytest.mark.parametrize("word", [-1, 5])
+def test_a_word_that_is_not_of_the_vocabulary_is_refused(word: int) -> None:
+    with pytest.raises(ValueError, match=r"words must be numbers from 0, which is no word, to 4; found"):
+        MemoryNetwork(5).encode(torch.tensor([[1, word]]))

@@ -145,3 +145,8 @@ def test_the_rule_alone_learns_to_take_better_steps_than_any_step_size() -> None
 def test_a_step_size_that_no_gate_reaches_is_refused(lr: float) -> None:
     with pytest.raises(ValueError, match=r"lr in \(0, 1\)"):
         LearnedRule(lr=lr)
+
+
+def test_steps_below_zero_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 0; found -1"):
+        MetaLSTM(nn.Linear(4, 2), -1)

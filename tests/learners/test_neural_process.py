@@ -162,3 +162,11 @@ def test_more_points_tell_more_than_in_training_too_and_it_is_as_sure_as_it_may_
 def test_what_does_not_fit_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"heads must divide|least_deviation must be"):
         NeuralProcess(1, width=8, **wrong)
+
+
+def test_other_columns_than_it_was_built_for_are_refused() -> None:
+    learner = NeuralProcess(1, width=8, heads=2)
+    with pytest.raises(ValueError, match=r"built for inputs=1; found x with 2 columns"):
+        learner.encode(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=r"built for targets=1; found y with 2 columns"):
+        learner.adapt(Batch(learner.encode(torch.zeros(3, 1)), torch.zeros(3, 2)))

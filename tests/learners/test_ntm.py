@@ -215,3 +215,9 @@ def test_sizes_below_one_are_refused(wrong: dict[str, int]) -> None:
 def test_an_lstm_without_features_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1; found 3, 0, 1"):
         LSTM(3, 0)
+
+
+def test_a_transducer_refuses_labels_that_it_would_not_read() -> None:
+    learner = Transducer(LSTM(3, 5), 2, bits)
+    with pytest.raises(ValueError, match=r"support\.y without columns; found 2"):
+        learner.adapt(Batch(torch.zeros(4, 3), torch.zeros(4, 2)))

@@ -1,5 +1,6 @@
 """Proto-MAML begins as prototypical networks, and its steps are those of autograd."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -49,3 +50,8 @@ def test_a_class_without_an_example_is_finite() -> None:
     one = task()
     support = Batch(one.support.x, one.support.y * torch.tensor([1.0, 1.0, 0.0]).double())
     assert ProtoMAML(nn.Linear(5, 4).double(), 0.1).meta_loss([Episode(support, one.query)]).isfinite()
+
+
+def test_steps_below_zero_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 0; found -1"):
+        ProtoMAML(nn.Identity(), 0.1, -1)

@@ -72,6 +72,12 @@ def test_parameters_that_nothing_would_train_are_refused() -> None:
         Reptile(MAML(nn.Linear(4, 2), 0.1, encoder=nn.Linear(4, 4, bias=False)), steps=1)
 
 
+@pytest.mark.parametrize("counts", [(0, None), (-1, None), (1, 0)])
+def test_training_that_would_do_nothing_is_refused(counts: tuple[int, int | None]) -> None:
+    with pytest.raises(ValueError, match="steps and batch_size of at least 1"):
+        Reptile(MAML(nn.Linear(4, 2), 0.1), *counts)
+
+
 def test_what_is_wrapped_stays_as_it_was() -> None:
     inner = MAML(nn.Linear(4, 2), 1e-3, 3, "first_order", rule=adam((0.0, 0.999)))
     one, other = Reptile(inner, steps=2), Reptile(inner, steps=2)

@@ -146,6 +146,7 @@ def test_the_stamp_says_everything_that_was_chosen() -> None:
     [
         ({"shots": -1}, "shots must be at least 0"),
         ({"noise": 0.0}, "noise must be at least"),
+        ({"x_range": (2.0, -2.0)}, "x_range must be"),
         ({"length_scale": (0.6, 0.1)}, "length_scale must be above zero"),
         ({"amplitude": 0.0}, "amplitude must be above zero"),
     ],

@@ -4,6 +4,7 @@ import torch
 
 from kshot.core import Episode
 from kshot.learners.memory import NeuralProcess
+from kshot.tasks.copying import Copy
 from kshot.tasks.functions import GaussianProcesses
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.variable_shots import VariableShots
@@ -39,7 +40,15 @@ def test_what_cannot_be_cut_is_refused(wrong: tuple[tuple[int, int], int]) -> No
         VariableShots(Sinusoids(shots=10), *wrong)
 
 
-def test_a_source_that_may_be_too_small_is_refused() -> None:
-    several = VariableShots(Sinusoids(shots=10), (0, 10), group=1)
-    with pytest.raises(ValueError, match="support examples; found"):
-        VariableShots(several, (0, 10))
+def test_a_source_that_may_be_too_small_is_refused_when_it_is() -> None:
+    tasks = VariableShots(VariableShots(Sinusoids(shots=10, seed=2), (0, 10)), (5, 5))
+    small = tasks.source.sizes(np.arange(160)) < 5  # type: ignore[attr-defined]
+    assert not small[0]
+    with pytest.raises(ValueError, match=r"at least 5 support examples; found [0-4] examples"):
+        tasks.sample(np.flatnonzero(small)[:1])
+
+
+def test_a_source_of_several_sizes_is_refused_when_it_has_them() -> None:
+    tasks = VariableShots(Copy((5, 9), same_length=1), (0, 5))
+    with pytest.raises(ValueError, match="found tasks of several sizes"):
+        tasks.sample(np.arange(16))

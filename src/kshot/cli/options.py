@@ -64,9 +64,9 @@ class Resume:
     run: Positional[Path]
     """Folder of the run."""
     minutes: float | None = None
-    """New total budget in minutes; as before by default."""
+    """New total budget in minutes. Given alone it replaces a budget of steps too; without either all is as before."""
     steps: int | None = None
-    """New total budget in steps; as before by default."""
+    """New total budget in steps. Given alone it replaces a budget of minutes too."""
 
 
 @dataclass(frozen=True)

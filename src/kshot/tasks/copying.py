@@ -68,7 +68,7 @@ class RepeatCopy(Sequences):
         length: how many tasks there are.
 
     Raises:
-        ValueError: as ``Sequences``, or the range to normalise over has fewer than two numbers.
+        ValueError: as ``Sequences``, or the range to normalise over has an odd number of numbers, or none.
 
     >>> task = RepeatCopy(lengths=(2, 2), repeats=(10, 10), bits=3)[0]
     >>> task.query.y.shape, round(task.support.x[2, 3].item(), 2)
@@ -88,8 +88,12 @@ class RepeatCopy(Sequences):
         length: int = 1000,
     ) -> None:
         super().__init__({"length": lengths, "repeats": repeats}, bits, same_length, seed, length)
-        if normalised_over[0] >= normalised_over[1]:
-            raise ValueError(f"normalised_over must be a range of two numbers or more; found {normalised_over}.")
+        low, high = normalised_over
+        if low >= high or (high - low) % 2 == 0:
+            raise ValueError(
+                f"normalised_over must be a range of an even number of numbers, of which none is shown as zero; found {low} "
+                f"to {high}."
+            )
         self.normalised_over = normalised_over
 
     @property

@@ -124,6 +124,8 @@ class GaussianProcesses(TaskSource):
             raise ValueError(
                 f"shots must be at least 0, queries and inputs at least 1; found {shots}, {queries} and {inputs}."
             )
+        if x_range[0] >= x_range[1]:
+            raise ValueError(f"x_range must be (least, most), the first below the second; found {x_range}.")
         if noise < _LEAST_NOISE:
             raise ValueError(f"noise must be at least {_LEAST_NOISE}; found {noise}.")
         self.kernel: Kernel = RBF() if kernel is None else kernel

@@ -27,7 +27,8 @@ class VariableShots(TaskSource):
         group: how many consecutive tasks have one n: the size of a meta-batch.
 
     Raises:
-        ValueError: the range or the group is empty, or the source's support sets are too small or of several sizes.
+        ValueError: the range or the group is empty, or the source's support sets are too small or of several sizes; where
+            its first task does not show it, when such tasks are drawn.
 
     >>> from kshot.tasks.sinusoid import Sinusoids
     >>> tasks = VariableShots(Sinusoids(shots=10), shots=(0, 10), group=16)
@@ -41,14 +42,8 @@ class VariableShots(TaskSource):
             raise ValueError(
                 f"shots must be (fewest, most) with 0 <= fewest <= most, and group at least 1; found {shots} and {group}."
             )
-        one = source.sample(np.zeros(1, np.int64))
-        if not isinstance(one, Episode) or one.support.y.shape[1] < shots[1]:
-            found = f"{one.support.y.shape[1]} examples" if isinstance(one, Episode) else "tasks of several sizes"
-            raise ValueError(
-                f"VariableShots needs stacked tasks with at least {shots[1]} support examples; found {found}. "
-                f"Give the source shots={shots[1]}."
-            )
         self.source, self.shots, self.group = source, shots, group
+        self._whole(np.zeros(1, np.int64))
 
     @property
     def stamp(self) -> Mapping[str, str]:
@@ -63,12 +58,21 @@ class VariableShots(TaskSource):
 
     def sample(self, items: NDArray[np.int64]) -> Episode | list[Episode]:
         """Draw the tasks of these numbers: stacked where all keep as many, else a list."""
-        tasks, sizes = self.source.sample(items), self.sizes(items)
-        assert isinstance(tasks, Episode)  # looked at when this was made
+        tasks, sizes = self._whole(items), self.sizes(items)
         if len(set(sizes.tolist())) == 1:
             kept = map_leaves(lambda leaf: leaf[:, : sizes[0]], tasks.support)
             return Episode(Batch(*kept), tasks.query)
         return [_first(task, size) for task, size in zip(unstack(tasks), sizes.tolist(), strict=True)]
+
+    def _whole(self, items: NDArray[np.int64]) -> Episode:
+        tasks, most = self.source.sample(items), self.shots[1]
+        if isinstance(tasks, Episode) and tasks.support.y.shape[1] >= most:
+            return tasks
+        found = f"{tasks.support.y.shape[1]} examples" if isinstance(tasks, Episode) else "tasks of several sizes"
+        raise ValueError(
+            f"VariableShots needs stacked tasks with at least {most} support examples; found {found}. "
+            f"Give the source shots={most}, the same for all tasks."
+        )
 
 
 def _first(task: Episode, size: int) -> Episode:

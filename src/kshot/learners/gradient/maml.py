@@ -116,7 +116,7 @@ class MAML(Learner):
         if not self.adapted:
             names = ", ".join(name for name, _ in model.named_parameters())
             raise ValueError(f"adapts must accept at least one parameter of the model; it has {names or 'none'}.")
-        self._check_numbers()
+        self._check_numbers(learn_lr)
         self.sizes = None if learn_lr is None else self._learned_sizes(learn_lr)
         self._exact = differentiate in ("mixed", "reverse") and truncate is None
         self._check_single_steps()
@@ -194,10 +194,13 @@ class MAML(Learner):
         weights = {name: frozen.pop(name) for name in self.adapted}
         return weights, frozen
 
-    def _check_numbers(self) -> None:
+    def _check_numbers(self, learn_lr: LearnedSizes | None) -> None:
         InnerLoop(truncate=self.truncate, checkpoint_every=self.checkpoint_every)  # which checks them
         if min(self.steps, self.test_steps) < 0:
             raise ValueError(f"steps and test_steps must be at least 0; found {self.steps} and {self.test_steps}.")
+        needs = {"multi_step": self.multi_step, "implicit": self.differentiate == "implicit", "learn_lr": learn_lr}
+        if self.steps == 0 and (named := [name for name, used in needs.items() if used]):
+            raise ValueError(f"steps must be at least 1 for {' and '.join(named)}; found 0.")
         if not (0 <= self.multi_step <= 1 and 0 <= self.first_order_until <= 1):
             raise ValueError(
                 "multi_step and first_order_until are shares of training, 0 to 1; "

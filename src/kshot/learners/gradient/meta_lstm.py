@@ -36,7 +36,8 @@ class MetaLSTM(Learner):
         rule: the learned rule, by default one of 20 units that begins with a step size of 0.01.
 
     Raises:
-        ValueError: a layer of ``model`` cannot stand inside an inner loop, or there is no such ``differentiate``.
+        ValueError: a layer of ``model`` cannot stand inside an inner loop, there is no such ``differentiate``, or
+            steps are negative.
 
     >>> import torch
     >>> learner = MetaLSTM(nn.Linear(4, 2), steps=3)
@@ -58,6 +59,8 @@ class MetaLSTM(Learner):
     ) -> None:
         super().__init__(loss)
         check_choice("differentiate", differentiate, Mode)
+        if steps < 0:
+            raise ValueError(f"MetaLSTM expects steps of at least 0; found {steps}.")
         check_layers(model)
         self.model, self.steps, self.differentiate = model, steps, differentiate
         self.rule = LearnedRule() if rule is None else rule

@@ -40,7 +40,8 @@ class ProtoMAML(Learner):
         rule: how a gradient becomes new weights.
 
     Raises:
-        ValueError: a layer of ``body`` cannot stand inside an inner loop, or there is no such ``differentiate``.
+        ValueError: a layer of ``body`` cannot stand inside an inner loop, there is no such ``differentiate``, or
+            steps are negative.
 
     >>> import torch
     >>> from kshot.core import one_hot
@@ -62,6 +63,8 @@ class ProtoMAML(Learner):
     ) -> None:
         super().__init__(loss)
         check_choice("differentiate", differentiate, Mode)
+        if steps < 0:
+            raise ValueError(f"ProtoMAML expects steps of at least 0; found {steps}.")
         check_layers(body)
         self.body, self.lr, self.steps = body, lr, steps
         self.loop = InnerLoop(sgd() if rule is None else rule, differentiate)

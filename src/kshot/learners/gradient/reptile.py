@@ -44,8 +44,8 @@ class Reptile(Learner):
         batch_size: of the examples of a training task that one of these steps sees, all in turn; by default all at once.
 
     Raises:
-        ValueError: the learner has parameters that its inner loop does not adapt, or layers with values for each step:
-            nothing would train them.
+        ValueError: steps or the batch size are below 1, or the learner has parameters that its inner loop does not adapt,
+            or layers with values for each step: nothing would train them.
 
     >>> from kshot.learners.gradient.update_rules import adam
     >>> inner = MAML(torch.nn.Linear(6, 3), 1e-3, steps=50, differentiate="first_order", rule=adam((0.0, 0.999)))
@@ -58,6 +58,8 @@ class Reptile(Learner):
 
     def __init__(self, learner: MAML, steps: int, batch_size: int | None = None) -> None:
         super().__init__(learner.loss)
+        if steps < 1 or (batch_size is not None and batch_size < 1):
+            raise ValueError(f"Reptile expects steps and batch_size of at least 1; found {steps} and {batch_size}.")
         check_layers(learner.model)
         adapted = {f"model.{name}" for name in learner.adapted}
         if others := sorted(name for name, p in learner.named_parameters() if p.requires_grad and name not in adapted):

@@ -115,12 +115,21 @@ class MemoryNetwork(Learner):
         self.leaves_softmax_out = share < self.linear_start
 
     def encode(self, x: Int[Tensor, "m words"]) -> Sentences:
-        """Sum the vectors of each sentence's words, by every table."""
+        """Sum the vectors of each sentence's words, by every table.
+
+        Raises:
+            ValueError: a word has a number that is not of the vocabulary.
+        """
         word = (x > 0).to(self.words.dtype)
         weight = word[:, :, None]
         if self.position_encoding:
             weight = weight * _positions(word, self.words.shape[-1])
-        vectors = F.embedding(x, self.words.flatten(1)).view(*x.shape, *self.words.shape[1:])
+        try:
+            vectors = F.embedding(x, self.words.flatten(1)).view(*x.shape, *self.words.shape[1:])
+        except IndexError as cause:
+            raise ValueError(
+                f"words must be numbers from 0, which is no word, to {len(self.words) - 1}; found {x.min()} to {x.max()}."
+            ) from cause
         return Sentences((vectors * weight[:, :, None]).sum(1), word.amax(1))
 
     def init(self) -> Sentences:

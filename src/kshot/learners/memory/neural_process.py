@@ -95,10 +95,19 @@ class NeuralProcess(Learner):
         self.encoder = MLP(inputs + targets, width, width, width, width)
         self.decoder = MLP(inputs + width, width, width, 2 * targets)
         self.memory = _Mean(width) if heads is None else _Attention(inputs, width, heads)
-        self.least_deviation = least_deviation
+        self.inputs, self.targets, self.least_deviation = inputs, targets, least_deviation
 
     def encode(self, x: Float[Tensor, "m inputs"]) -> tuple[Tensor, Inputs]:
-        """Return the inputs, and where they lie for attention."""
+        """Return the inputs, and where they lie for attention.
+
+        Raises:
+            ValueError: x has another number of columns than the learner was built for.
+        """
+        if x.shape[-1] != self.inputs:
+            raise ValueError(
+                f"this NeuralProcess was built for inputs={self.inputs}; found x with {x.shape[-1]} columns. Build one with "
+                "as many."
+            )
         return x, self.memory.place(x)
 
     def init(self) -> Averaged | Kept:
@@ -106,7 +115,16 @@ class NeuralProcess(Learner):
         return self.memory.init()
 
     def update(self, state: State, support: Batch) -> Averaged | Kept:
-        """Return the state with more examples read: two sums, or a row for each more."""
+        """Return the state with more examples read: two sums, or a row for each more.
+
+        Raises:
+            ValueError: y has another number of columns than the learner was built for.
+        """
+        if support.y.shape[1] != self.targets:
+            raise ValueError(
+                f"this NeuralProcess was built for targets={self.targets}; found y with {support.y.shape[1]} columns. Build "
+                "one with as many."
+            )
         x, places = support.x
         return self.memory.write(state, places, self.encoder(torch.cat([x, support.y], -1)))
 

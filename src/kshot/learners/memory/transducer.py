@@ -30,6 +30,7 @@ class Transducer(Learner):
 
     order_sensitive = True
     fixed_ways = True
+    uses_unlabelled = True  # no example has a label
     transductive = True  # what is asked before is part of the sequence
 
     def __init__(self, cell: Cell, targets: int, loss: Loss) -> None:
@@ -42,7 +43,16 @@ class Transducer(Learner):
         return self.cell.init()
 
     def update(self, state: State, support: Batch) -> State:
-        """Return the state after more of the sequence."""
+        """Return the state after more of the sequence.
+
+        Raises:
+            ValueError: examples have labels, which would be read by nobody.
+        """
+        if support.y.shape[1]:
+            raise ValueError(
+                f"Transducer reads no labels and expects a support.y without columns; found {support.y.shape[1]}. Use "
+                "Recurrent, which reads examples with their labels, or join them to x."
+            )
         return run(self.cell, support.x, state)[1]
 
     def adapt(self, support: Batch) -> State:
