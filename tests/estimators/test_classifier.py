@@ -108,6 +108,32 @@ def test_labels_of_true_and_false_have_a_third_answer() -> None:
     assert model.predict(x[[0, 5, 6]]).tolist() == [False, True, "none of these"]
 
 
+@pytest.mark.parametrize(("known", "stranger"), [((1, 2), "other"), (("a", "b"), -1), ((1, 2), np.int64(-7))])
+def test_the_answer_for_none_of_these_leaves_the_others_their_type(
+    known: tuple[Any, Any], stranger: Any, tmp_path: Path
+) -> None:
+    x = np.array([[0.0], [0.1], [0.3], [5.0], [5.1], [5.3], [900.0]])
+    model = FewShotClassifier(threshold=0.05, none_label=stranger).fit(x[:6], [known[0]] * 3 + [known[1]] * 3)
+    model.save(tmp_path)
+    for one in (model, FewShotClassifier.load(tmp_path)):
+        assert one.predict(x[[0, 5, 6]]).tolist() == [*known, stranger]
+
+
+def test_texts_may_end_like_the_file_of_a_picture() -> None:
+    ends = "I cannot open the file statement.pdf"
+    model = FewShotClassifier().fit([*TEXTS, ends], [*INTENTS, "file"])
+    assert model.predict(["cannot open statement.pdf"]).tolist() == ["file"]
+    model.partial_fit(["broken photo.png"], ["photo"])
+    assert model.predict(["a broken photo.png"]).tolist() == ["photo"]
+
+
+@pytest.mark.filterwarnings("ignore:pictures are compared as tiny pictures")
+def test_pictures_of_one_palette_differ_by_its_colours() -> None:
+    red, blue = (Image.new("RGB", (8, 8), colour).quantize() for colour in ("red", "blue"))
+    assert red.tobytes() == blue.tobytes()
+    FewShotClassifier().fit([red, blue], ["red", "blue"])
+
+
 def test_what_fails_leaves_the_model_as_it_was() -> None:
     model = FewShotClassifier(threshold=0.05).fit(TEXTS, INTENTS)
     before = model.predict_proba(TEXTS)
@@ -382,6 +408,9 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
         (np.arange(3.0, 5.0)[:, None, None].repeat(8, 1).repeat(8, 2), ["a", "b"], "floats from 0 to 1; 2 of 2"),
         (["missing.png", "gone.png"], ["a", "b"], "missing.png"),
         (TEXTS, INTENTS[:3], "inconsistent numbers of samples"),
+        ([TEXTS[0], np.nan, TEXTS[2]], INTENTS[:3], "1 others, first nan at position 1"),
+        (TEXTS, [*INTENTS[:3], None], "1 labels are missing, first at positions \\[3\\]"),
+        (TEXTS, [*INTENTS[:3], 4], "words and numbers"),
     ],
 )
 def test_bad_examples_are_refused(x: object, y: list[str], message: str) -> None:
@@ -395,6 +424,15 @@ def test_another_kind_or_other_columns_are_refused() -> None:
     model = FewShotClassifier().fit(table, ["a", "a", "b", "b"])
     assert model.predict(table).tolist() == ["a", "a", "b", "b"]
     assert model.predict(table.assign(colour="green")).shape == (4,)  # a word that it has not seen
+    with (
+        pytest.warns(UserWarning, match="valid feature names"),
+        pytest.raises(ValueError, match=r"columns of words \(colour\); found a ndarray"),
+    ):
+        model.predict(np.array([[1.0, 2.0]]))
+    with pytest.raises(ValueError, match="at least one example; found none"):
+        FewShotClassifier().fit(TEXTS, INTENTS).predict([])
+    with pytest.raises(ValueError, match="numbers or pictures; found texts"):
+        FewShotClassifier(torch.nn.Identity()).fit(TEXTS, INTENTS)
     with pytest.raises(ValueError, match="feature names"):
         model.predict(table.rename(columns={"size": "length"}))
     with pytest.raises(ValueError, match="fitted with numbers; found texts"):

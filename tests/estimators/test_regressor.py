@@ -11,6 +11,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from kshot.core import Batch
 from kshot.estimators import FewShotClassifier, FewShotRegressor
 from kshot.learners.gradient import DeepKernel
+from kshot.learners.metric import Prototypical
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -71,3 +72,8 @@ def test_a_learner_of_regression_adapts_to_the_examples_as_they_are() -> None:
     with torch.no_grad():
         expected = learner.predict(learner.adapt(Batch(inputs, torch.from_numpy(y).float()[:, None])), inputs)[:, 0]
     np.testing.assert_allclose(model.predict(x), expected.numpy(), rtol=1e-5)
+
+
+def test_a_learner_of_classes_is_no_method() -> None:
+    with pytest.raises(ValueError, match="needs a learner of regression"):
+        FewShotRegressor(Prototypical(torch.nn.Identity()), "own").fit([[0.0], [1.0]], [0.0, 1.0])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from kshot.tasks.files import centre_square
 from kshot.tasks.labelled import LabelledData, Splits, check_disjoint
 
 
@@ -39,6 +40,28 @@ def test_files_that_are_no_pictures_are_named(folder: Path) -> None:
     assert len(LabelledData.from_folder(folder, skip_unreadable=True).x) == 6
 
 
+def test_a_class_of_which_nothing_can_be_read_is_named(folder: Path) -> None:
+    (folder / "bird").mkdir()
+    with pytest.raises(ValueError, match=r"are empty: bird\. Add pictures"):
+        LabelledData.from_folder(folder)
+    (folder / "bird" / "cut.png").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="no picture of bird under"):
+        LabelledData.from_folder(folder, skip_unreadable=True)
+
+
+def test_pictures_are_read_as_one_sees_them() -> None:
+    ink = np.full((8, 8), 255, np.uint8)
+    ink[:, :3] = np.arange(8)[:, None]  # dark on the left
+    seen = centre_square(Image.fromarray(ink), 8, "L")
+    transparent = Image.fromarray(np.stack([np.zeros((8, 8)), 255 - ink], -1).astype(np.uint8), "LA")
+    turned = Image.fromarray(np.rot90(ink).copy())
+    turned.getexif()[0x0112] = 6  # to be turned right to be upright
+    for same in (Image.fromarray(ink.astype(np.uint16) * 257), transparent, turned):
+        assert np.array_equal(centre_square(same, 8, "L"), seen), same.mode
+    with pytest.raises(ValueError, match=r"32 bits \(mode F\)"):
+        centre_square(Image.fromarray(ink.astype(np.float32)), 8, "L")
+
+
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a folder"):
         LabelledData.from_folder(tmp_path / "missing")
@@ -61,6 +84,22 @@ def test_a_table(tmp_path: Path) -> None:
     path.write_text("length,label\nnan,a\n1,b\n")
     with pytest.raises(ValueError, match="NaN or infinity in 1 examples"):
         LabelledData.from_csv(path)
+    for rows, message in (
+        ("2,3,a", "line 2: expected 2 cells"),
+        ("2", "line 2: expected 2 cells"),
+        ("2,", "line 2 has no label"),
+    ):
+        path.write_text(f"length,label\n{rows}\n1,b\n")
+        with pytest.raises(ValueError, match=message):
+            LabelledData.from_csv(path)
+    path.write_text("label\na\nb\n")
+    with pytest.raises(ValueError, match="the column label alone"):
+        LabelledData.from_csv(path)
+    path.write_bytes("length,label\n1,à\n2,b\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"irises\.csv is not encoded as UTF-8"):
+        LabelledData.from_csv(path)
+    path.write_text("label,length\na,1\nb,2\n", encoding="utf-8-sig")  # as spreadsheets save it
+    assert LabelledData.from_csv(path).classes == ("a", "b")
     path.write_text("length,label\n")
     with pytest.raises(ValueError, match="no rows"):
         LabelledData.from_csv(path)

@@ -9,7 +9,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from kshot.cli.models import encoder_of, labelled_examples, load_model, read_table, save_model, unlabelled_table
+from kshot.cli.models import (
+    encoder_of,
+    is_model,
+    labelled_examples,
+    load_model,
+    read_table,
+    save_model,
+    unlabelled_table,
+)
 from kshot.cli.options import Add, Export, Fit, Predict
 from kshot.estimators import FewShotClassifier, export_onnx
 from kshot.estimators.held_out import share_with_interval
@@ -19,9 +27,13 @@ __all__ = ["run_add", "run_export", "run_fit", "run_model_eval", "run_predict"]
 
 def run_fit(command: Fit) -> None:
     """Fit a classifier to labelled examples and save it."""
-    console = Console()
+    console = Console(markup=False)  # brackets in a name are no style
     if command.out.exists() and not command.overwrite:
         raise ValueError(f"{command.out} is there already; name another folder with --out, or pass --overwrite.")
+    if command.out.exists() and not (is_model(command.out) and not (command.out / "last.safetensors").exists()):
+        raise ValueError(
+            f"{command.out} is no fitted model, and --overwrite replaces nothing else; name another folder."
+        )
     x, y = labelled_examples(command.data, command.label)
     encoder, picture = encoder_of(command.encoder)
     of_run = picture is not None
@@ -43,7 +55,9 @@ def run_predict(command: Predict) -> None:
     model = load_model(command.model)
     names, x = _asked(model, command.examples, command.label)
     answers, sure = model.predict(x), model.predict_proba(x).max(1)
-    console, table = Console(), Table("example", "class", "probability", box=None, pad_edge=False)
+    console, table = Console(), Table(box=None, pad_edge=False)
+    for column in ("example", "class", "probability"):
+        table.add_column(column, overflow="fold")  # a name cut short names nothing
     for name, answer, probability in zip(names, answers, sure, strict=True):
         known = answer in model.classes_
         table.add_row(name, str(answer), f"{100 * probability:.0f} %" if known else "")
@@ -59,28 +73,28 @@ def run_add(command: Add) -> None:
     model.partial_fit(x, np.array([command.label] * len(names), dtype=object))
     model.save(command.model)
     count = int((model.classes_[model.labels_.numpy()] == command.label).sum())
-    Console().print(f"{command.label}: {count} examples; {len(model.classes_)} classes", highlight=False)
+    Console(markup=False).print(f"{command.label}: {count} examples; {len(model.classes_)} classes", highlight=False)
 
 
 def run_export(command: Export) -> None:
     """Write a model as ONNX."""
     x, _ = labelled_examples(command.example, command.label)
     export_onnx(load_model(command.model), command.out, x[:2])
-    Console().print(f"{command.out}: input x, output probabilities", highlight=False)
+    Console(markup=False).print(f"{command.out}: input x, output probabilities", highlight=False)
 
 
 def run_model_eval(folder: Path, data: Path, label: str) -> None:
     """Print how many labelled examples a model answers right, class by class."""
     model = load_model(folder)
     x, y = labelled_examples(data, label)
-    truth, answers = np.array(y, dtype=object), model.predict(x)
-    right, console = answers == truth, Console()
+    truth, answers = np.array(y, dtype=object), np.array([str(answer) for answer in model.predict(x)], dtype=object)
+    right, console = answers == truth, Console(markup=False)
     table = Table("class", "right", "of", box=None, pad_edge=False)
     for name in sorted(set(y)):
         table.add_row(name, str(int(right[truth == name].sum())), str(int((truth == name).sum())))
     console.print(table, highlight=False, markup=False)
     share, half_width = share_with_interval(int(right.sum()), len(right))
-    unknown = sorted(set(y) - set(model.classes_))
+    unknown = sorted(set(y) - {str(name) for name in model.classes_})
     console.print(
         f"accuracy {100 * share:.2f} % ± {100 * half_width:.2f} (95 % interval, {len(right):,} examples; "
         f"{model.features_.name})" + (f"; not among the model's classes: {', '.join(unknown)}" if unknown else ""),

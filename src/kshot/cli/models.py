@@ -1,15 +1,16 @@
 """Fitted models on the command line: what a user's files hold, and the encoder of a run."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from kshot.checkpoint import write_atomically
 from kshot.cli.build import build_learner, load_best, picture_of
 from kshot.cli.run_config import load_config, picture_shape
 from kshot.estimators import FewShotClassifier, PictureFormat
+from kshot.tasks.files import picture_files
 
 __all__ = ["encoder_of", "is_model", "labelled_examples", "load_model", "read_table", "save_model", "unlabelled_table"]
 
@@ -28,22 +29,14 @@ def labelled_examples(path: Path, label: str) -> tuple[Any, list[str]]:
         ValueError: the path is neither, the table lacks the label column, or nothing is in it.
     """
     if path.is_dir():
-        files = [
-            file
-            for folder in sorted(path.iterdir())
-            if folder.is_dir() and not folder.name.startswith(".")
-            for file in sorted(folder.rglob("*"))
-            if file.is_file() and not file.name.startswith(".")
-        ]
-        if not files:
-            raise ValueError(f"no pictures found in class folders under {path}; expected {path}/CLASS/PICTURE.png.")
-        return files, [file.relative_to(path).parts[0] for file in files]
+        files, labels = zip(*picture_files(path), strict=True)
+        return list(files), list(labels)
     table = read_table(path, label)
     if label not in table.columns:
         raise ValueError(
             f"{path} has no column {label!r}; found {', '.join(table.columns)}. Name the class column with --label."
         )
-    if missing := [row + 1 for row in np.flatnonzero(table[label].isna())]:
+    if missing := [int(row) + 1 for row in np.flatnonzero(table[label].str.strip() == "")]:
         raise ValueError(
             f"{len(missing)} rows of {path} have no {label}, first {missing[:5]}. Fill it in, or leave them out."
         )
@@ -67,17 +60,20 @@ def read_table(path: Path, label: str) -> Any:
         raise ImportError("tables are read by pandas: pip install 'kshot[sklearn]'") from error
     try:
         table = pandas.read_csv(path, dtype={label: str})
+        words = pandas.read_csv(path, dtype=str, keep_default_na=False)  # in which None is a word as any other
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a csv table with a header ({error}).") from error
     if not len(table):
         raise ValueError(f"{path} has a header and no rows.")
+    of_words = [name for name in table.columns if name == label or table[name].dtype.kind not in "biuf"]
+    table[of_words] = words[of_words]
     return table
 
 
 def unlabelled_table(table: Any) -> Any:
     """Return a column of texts as a list, and any other table as it is."""
     if len(table.columns) == 1 and table.iloc[:, 0].dtype.kind not in "biuf":
-        return ["" if text is np.nan else str(text) for text in table.iloc[:, 0]]
+        return [str(text) for text in table.iloc[:, 0]]
     return table
 
 
@@ -96,11 +92,12 @@ def encoder_of(name: str | None) -> tuple[Any, PictureFormat | None]:
 
 def save_model(model: FewShotClassifier, folder: Path, run: Path | None) -> None:
     """Save a model, with what its module was built from where it came from a run."""
-    (folder / "config.json").unlink(missing_ok=True)  # of a model that is written over
-    if run is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / "config.json", folder / "config.json")
-    model.save(folder)
+    built = None if run is None else (run / "config.json").read_bytes()
+    model.save(folder)  # first: where it fails, the model that was there is whole
+    if built is None:
+        (folder / "config.json").unlink(missing_ok=True)  # of the model that was written over
+    else:
+        write_atomically(folder / "config.json", built)
 
 
 def load_model(folder: Path) -> FewShotClassifier:

@@ -161,7 +161,9 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         return self._embedded(x)
 
     def _labels(self, x: Any, y: Any) -> NDArray[Any]:
-        y = column_or_1d(self._targets(x, y), warn=True)
+        y = self._targets(x, y)
+        _check_labels(y)
+        y = column_or_1d(y, warn=True)
         with warnings.catch_warnings():  # that there are many classes for so few examples is why one is here
             warnings.filterwarnings("ignore", "The number of unique classes")
             check_classification_targets(y)
@@ -174,7 +176,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
     def _take_contents(self, x: Any, y: NDArray[Any]) -> None:
         """Remember what new texts or pictures hold, and refuse what stands in two classes; y is of all examples."""
         if self.features_.kind != "numbers":
-            self.contents_ = [*self.contents_, *contents_of(x)]
+            self.contents_ = [*self.contents_, *contents_of(x, self.features_.kind)]
             check_duplicates(self.contents_, y.tolist(), x)
 
     def _check_threshold(self) -> None:
@@ -244,9 +246,10 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         if self.familiarity_ is None or self.threshold is None:
             return answers
         strange = (self.familiarity_.probability(z.flatten(1).double()) < self.threshold).numpy()
-        if answers.dtype.kind == "b":  # beside which there is no third value
+        none = np.array(self.none_name)
+        if _sort(none) != _sort(answers) or answers.dtype.kind == "b":  # joined, the one would become the other
             answers = answers.astype(object)
-        return np.where(strange, np.array(self.none_name), answers)
+        return np.where(strange, none, answers)
 
     def save(self, path: str | Path) -> None:
         """Write the model into a folder: one file of tensors with JSON in its header, whole or not at all."""
@@ -261,7 +264,7 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
             "penalty": self.penalty,
             "lr": self.lr,
             "threshold": self.threshold,
-            "none_label": self.none_label,
+            "none_label": self.none_label.item() if isinstance(self.none_label, np.generic) else self.none_label,
             "contents": self.contents_,
         }
         save_estimator(self, Path(path), told)
@@ -300,3 +303,18 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):  # type: ignore[misc
         if self.none_label is not None:
             return self.none_label
         return -1 if self.classes_.dtype.kind in "iuf" else "none of these"
+
+
+def _check_labels(y: Any) -> None:
+    """Raise ValueError where labels are missing, or words stand among numbers: numpy would make words of all."""
+    if hasattr(y, "dtype") and y.dtype.kind != "O":
+        return
+    labels = np.asarray(y, dtype=object).reshape(-1)
+    if missing := [i for i, label in enumerate(labels) if label is None or label != label]:
+        raise ValueError(f"{len(missing)} labels are missing, first at positions {missing[:5]}. Fill them in.")
+    if len({isinstance(label, str) for label in labels}) == 2:
+        raise ValueError("labels are words and numbers; give all of them the same type.")
+
+
+def _sort(labels: NDArray[Any]) -> str:
+    return "number" if labels.dtype.kind in "iuf" else labels.dtype.kind.replace("O", "U")

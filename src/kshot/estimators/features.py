@@ -218,10 +218,18 @@ def features_for(x: Any, encoder: str | Path | nn.Module | None, picture: Pictur
         x: the examples of a fit.
         encoder: a name on the hub, a folder with a model, a module of one's own, or None for what needs none.
         picture: what a module of one's own expects of pictures.
+
+    Raises:
+        ValueError: the encoder is not for examples of this kind.
     """
     kind = kind_of(x)
     table = Table.of(x) if kind == "numbers" else None
     if isinstance(encoder, nn.Module):
+        if kind == "texts":
+            raise ValueError(
+                "a module of one's own embeds numbers or pictures; found texts. Pass the name or the folder of a sentence "
+                "encoder."
+            )
         return Own(encoder, picture, table)
     if table is not None:
         if encoder is not None:

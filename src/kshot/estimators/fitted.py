@@ -42,7 +42,16 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         return z if self.features_.typed else z.flatten(1).double()
 
     def _checked(self, x: Any, reset: bool) -> Any:
+        if hasattr(x, "__len__") and not hasattr(x, "columns") and len(x) == 0:
+            raise ValueError("expected at least one example; found none.")
         kind = kind_of(x)
+        if (
+            not reset
+            and kind == "pictures"
+            and self.features_.kind == "texts"
+            and all(isinstance(one, str) for one in x)
+        ):
+            kind = "texts"  # that end like a picture's file
         if not reset and kind != self.features_.kind and not (kind == "numbers" and self.features_.kind == "pictures"):
             raise ValueError(f"the model was fitted with {self.features_.kind}; found {kind}.")
         if (items := as_items(x)) is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = ["Kind", "as_items", "check_duplicates", "contents_of", "kind_of"]
 
 Kind: TypeAlias = Literal["numbers", "texts", "pictures"]
+_NAMED = (str, Path, Image.Image)
 
 
 def kind_of(x: Any) -> Kind:
@@ -36,9 +37,9 @@ def as_items(x: Any) -> list[Any] | None:
     """Return strings, paths or pictures as a list, whatever holds them; None where x is an array of numbers.
 
     Raises:
-        ValueError: x is a single example.
+        ValueError: x is a single example, or texts or pictures stand among what is neither.
     """
-    if isinstance(x, str | Path | Image.Image):
+    if isinstance(x, _NAMED):
         raise ValueError(f"expected a list of examples; found a single {type(x).__name__}. Put it into a list.")
     if isinstance(x, Tensor) or hasattr(x, "toarray"):  # a sparse matrix
         return None
@@ -47,14 +48,19 @@ def as_items(x: Any) -> list[Any] | None:
             return None
         x = x.iloc[:, 0]
     items = list(x) if isinstance(x, Sequence) or (hasattr(x, "__array__") and _axes(x) == 1) else []
-    whole = bool(items) and all(isinstance(item, str | Path | Image.Image) or _is_picture(item) for item in items)
-    return items if whole else None
+    others = [i for i, item in enumerate(items) if not (isinstance(item, _NAMED) or _is_picture(item))]
+    if others and any(isinstance(item, _NAMED) for item in items):
+        raise ValueError(
+            f"examples are expected to be of one kind; among texts or pictures there are {len(others)} others, first "
+            f"{items[others[0]]!r} at position {others[0]}. Leave them out."
+        )
+    return items if items and not others else None
 
 
-def contents_of(x: Any) -> list[str]:
+def contents_of(x: Any, kind: Kind) -> list[str]:
     """Return the sha256 of what each text or picture holds; a file under another name holds the same."""
     items = as_items(x)
-    return [sha256(_content(example)).hexdigest() for example in (x if items is None else items)]
+    return [sha256(_content(example, kind)).hexdigest() for example in (x if items is None else items)]
 
 
 def check_duplicates(contents: Sequence[str], labels: Sequence[Any], x: Any) -> None:
@@ -78,14 +84,14 @@ def check_duplicates(contents: Sequence[str], labels: Sequence[Any], x: Any) -> 
             )
 
 
-def _content(example: Any) -> bytes:
+def _content(example: Any, kind: Kind) -> bytes:
     match example:
-        case str() if not _names_picture(example):
+        case str() if kind == "texts":
             return example.encode()
         case str() | Path():
             return Path(example).read_bytes()
-        case Image.Image():
-            return example.tobytes()
+        case Image.Image():  # of a palette the numbers alone say nothing
+            return str(example.size).encode() + (example.convert("RGBA") if example.mode == "P" else example).tobytes()
     return np.ascontiguousarray(example).tobytes()
 
 

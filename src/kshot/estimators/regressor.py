@@ -70,6 +70,10 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):  # type: ignore[misc]
         y = self._numbers(X, y)
         if self.method not in ("ridge", "own"):
             raise ValueError(f"method must be 'ridge', or 'own' for a learner of regression; found {self.method!r}.")
+        if self.method == "own" and isinstance(self.encoder, Learner) and self.encoder.loss.labels:
+            raise ValueError(
+                "method 'own' needs a learner of regression; this one is judged by labels. Use a classifier."
+            )
         fitted = copy.copy(self)  # of which nothing is left where it fails
         fitted._start(X)
         fitted.features_ = features_of(fitted.features_, self.method)

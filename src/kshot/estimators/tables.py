@@ -62,6 +62,11 @@ class Table:
         """
         if not self.words:
             return torch.from_numpy(_numbers(x))
+        if not hasattr(x, "columns"):
+            raise ValueError(
+                f"the model was fitted with a table that has columns of words ({', '.join(self.words)}); found a "
+                f"{type(x).__name__}. Pass a table with the same columns."
+            )
         numbers = x.drop(columns=list(self.words))
         parts = [_numbers(numbers)] if len(numbers.columns) else []
         for name, known in self.words.items():
