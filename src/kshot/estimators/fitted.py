@@ -1,5 +1,6 @@
 """What the classifier and the regressor have in common: examples of any kind, embedded, kept and added to."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         return z if self.features_.typed else z.flatten(1).double()
 
     def _checked(self, x: Any, reset: bool) -> Any:
-        if hasattr(x, "__len__") and not hasattr(x, "columns") and len(x) == 0:
+        if x.shape[:1] == (0,) if hasattr(x, "shape") else isinstance(x, Sequence) and not x:
             raise ValueError("expected at least one example; found none.")
         kind = kind_of(x)
         if (

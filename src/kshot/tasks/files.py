@@ -25,6 +25,8 @@ def read_picture(path: Path, size: int, mode: Literal["RGB", "L"]) -> NDArray[np
             return centre_square(picture, size, mode)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a whole picture that Pillow can read ({error}).") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def centre_square(picture: Image.Image, size: int, mode: Literal["RGB", "L"]) -> NDArray[np.uint8]:
@@ -52,7 +54,7 @@ def _as_seen(picture: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise ValueError(
-            f"a picture has values of 32 bits (mode {picture.mode}), of which the largest may not be white. "
+            f"the picture has values of 32 bits (mode {picture.mode}), of which the largest may not be white. "
             "Scale them to 8 or 16 bits."
         )
     return picture
