@@ -44,8 +44,10 @@ def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
 def test_batches_change_nothing_and_the_learner_is_left_as_it_was() -> None:
     learner = Prototypical(nn.Sequential(nn.Linear(40, 8), nn.BatchNorm1d(8)))
     source = Episodes(blobs(2.0), 3, 1, 5, length=50)
+    learner.encoder[0].eval()  # frozen by hand
     first = evaluate(learner, source, tasks_per_batch=7)
     assert learner.training
+    assert not learner.encoder[0].training
     second = evaluate(learner.eval(), source, tasks_per_batch=50, chunk_size=3)
     assert not learner.training
     torch.testing.assert_close(first.scores, second.scores)

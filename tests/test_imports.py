@@ -13,7 +13,7 @@ import kshot
 SRC = Path(kshot.__file__).parent
 
 TIERS = [
-    {"losses", "batching", "validation", "core", "weights", "plain_operations"},
+    {"losses", "batching", "modes", "validation", "core", "weights", "plain_operations"},
     {
         "nets",
         "tasks",

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from kshot.atomic import atomic_file
 from kshot.batching import map_leaves
 from kshot.core import Inputs
+from kshot.modes import in_eval_mode
 from kshot.nets.pretrained import PretrainedEncoder
 from kshot.nets.sentence_encoder import SentenceEncoder
 from kshot.tasks.cache import data_folder
@@ -108,7 +108,7 @@ def _computed(encoder: nn.Module, x: Any, n: int, batch_size: int, label: str) -
     console = Console(stderr=True)
     shown = console.is_terminal and len(starts) >= _LONG  # even a bar that is not has a thread to start
     parts = []
-    with _evaluating(encoder):
+    with in_eval_mode(encoder):
         for start in track(starts, label, console=console, transient=True) if shown else starts:
             examples = map_leaves(lambda leaf: leaf.to(device), take(order[start : start + batch_size]))
             parts.append(encoder(examples).cpu())
@@ -132,18 +132,6 @@ def _reader(encoder: nn.Module, x: Any, n: int) -> tuple[Callable[[Tensor], Any]
 
 def _scaled(leaf: Tensor) -> Tensor:
     return leaf.to(torch.get_default_dtype()) / 255 if leaf.dtype == torch.uint8 else leaf
-
-
-@contextmanager
-def _evaluating(encoder: nn.Module) -> Iterator[None]:
-    """Put an encoder into eval mode, and every part of it back into the mode that it was found in."""
-    modes = [(part, part.training) for part in encoder.modules()]
-    encoder.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def weights_digest(encoder: nn.Module) -> str:

@@ -1,8 +1,7 @@
 """How good a learner is: its mean score over fixed tasks, with a 95 % interval and the protocol."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +12,10 @@ from kshot.batching import map_tasks
 from kshot.calibration import confidence_and_correctness, expected_calibration_error
 from kshot.core import Episode, Learner, Tasks
 from kshot.losses import SHARES, Loss
+from kshot.modes import in_eval_mode
 from kshot.tasks.source import TaskSource
 
-__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "in_eval_mode", "stamp_of"]
+__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "stamp_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,17 +109,6 @@ def evaluate(
     stamp = stamp_of(learner, tasks)
     calibration = expected_calibration_error(*torch.cat(answers, 1)) if answers else None
     return Evaluation(loss.metric_name, loss.higher_is_better, torch.cat(scores), stamp, calibration)
-
-
-@contextmanager
-def in_eval_mode(learner: Learner) -> Iterator[None]:
-    """Put a learner into eval mode, and back into the mode that it was found in."""
-    training = learner.training
-    learner.eval()
-    try:
-        yield
-    finally:
-        learner.train(training)
 
 
 def stamp_of(learner: Learner, tasks: TaskSource) -> dict[str, str]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from kshot.batching import map_leaves, map_tasks, unstack
 from kshot.core import Batch, Episode, Learner
-from kshot.evaluation import Evaluation, in_eval_mode, stamp_of
+from kshot.evaluation import Evaluation, stamp_of
+from kshot.modes import in_eval_mode
 from kshot.tasks.source import TaskSource
 
 __all__ = ["evaluate_presentations"]

@@ -10,9 +10,9 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 from kshot.core import Batch, Episode, Learner, one_hot
 from kshot.evaluation import compare, evaluate
 from kshot.learners.ensemble import Ensemble
-from kshot.learners.gradient import MAML, Ridge
+from kshot.learners.gradient import MAML, Reptile, Ridge
 from kshot.learners.memory import NeuralProcess
-from kshot.learners.metric import Prototypical
+from kshot.learners.metric import OpenSet, Prototypical
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
 from kshot.tasks.functions import GaussianProcesses
@@ -99,3 +99,16 @@ def test_flags_follow_the_members() -> None:
 def test_what_is_no_ensemble_is_refused(members: list[Learner]) -> None:
     with pytest.raises(ValueError, match="two or more learners of one class with one loss"):
         Ensemble(members)
+
+
+def test_members_have_the_optimizer_that_they_have_alone() -> None:
+    members = [Reptile(MAML(nn.Linear(2, 3), 0.1), 1) for _ in range(3)]
+    optimizer = Ensemble(members).default_optimizer()
+    assert isinstance(optimizer, torch.optim.SGD)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert held == {id(parameter) for member in members for parameter in member.parameters()}
+    assert {group["lr"] for group in optimizer.param_groups} == {1.0}
+    wrapped = OpenSet(members[0])
+    assert sum(len(group["params"]) for group in wrapped.default_optimizer().param_groups) == len(
+        list(wrapped.parameters())
+    )

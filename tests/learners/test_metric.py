@@ -21,6 +21,7 @@ from kshot.learners.metric import (
     distances,
 )
 from kshot.learners.metric.siamese import contrastive, n_pair, triplet, verification
+from kshot.nets.norm import BatchStatisticsNorm
 
 
 def score() -> nn.Module:
@@ -269,6 +270,8 @@ def test_the_threshold_is_learned_from_queries_of_none_of_the_classes() -> None:
 def test_relation_sums_the_maps_of_a_class() -> None:
     encoder = nn.Unflatten(1, (1, 2, 2))
     learner = Relation(encoder, nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(3, 1)))
+    assert not learner.transductive
+    assert Relation(encoder, nn.Sequential(BatchStatisticsNorm(2), nn.Flatten(), nn.Linear(8, 1))).transductive
     support, query = batch(3, 2), batch(3, 1)
     state = learner.adapt(Batch(encoder(support.x), support.y))
     torch.testing.assert_close(state[1], encoder(support.x)[support.y[:, 1] == 1].sum(0))

@@ -208,3 +208,8 @@ def test_what_cannot_be_aggregated_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "torchjd", None)
     with pytest.raises(ImportError, match=r"pip install 'kshot\[multitask\]'"):
         AggregatedGradient(frozen, Mean())
+
+
+def test_a_net_that_would_see_the_queries_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"layer '1' \(BatchNorm1d\) would learn its statistics from queries"):
+        MultiTask(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2)))

@@ -170,6 +170,8 @@ def test_augmentation_has_numbers_of_its_own_for_each_example() -> None:
         ),
         (lambda: Episodes(numbered(), 0, 1, 1), "ways must be at least 1"),
         (lambda: Episodes(numbered(), 3, -1, 1), "shots must be at least 0"),
+        (lambda: Episodes(numbered(), 3, 1, 1, unlabelled=-1), "unlabelled must be at least 0"),
+        (lambda: Episodes(numbered(), 3, 1, 1, distractors=-1), "distractors must be at least 0"),
         (lambda: Episodes(numbered(), 3, 1, 1, length=0), "length must be at least 1"),
     ],
 )

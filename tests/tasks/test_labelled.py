@@ -86,12 +86,16 @@ def test_a_table(tmp_path: Path) -> None:
         LabelledData.from_csv(path)
     for rows, message in (
         ("2,3,a", "line 2: expected 2 cells"),
+        ("\n\n2", "line 4: expected 2 cells"),
         ("2", "line 2: expected 2 cells"),
         ("2,", "line 2 has no label"),
     ):
         path.write_text(f"length,label\n{rows}\n1,b\n")
         with pytest.raises(ValueError, match=message):
             LabelledData.from_csv(path)
+    path.write_text("length,length,label\n1,2,a\n")
+    with pytest.raises(ValueError, match="two columns of one name"):
+        LabelledData.from_csv(path)
     path.write_text("label\na\nb\n")
     with pytest.raises(ValueError, match="the column label alone"):
         LabelledData.from_csv(path)
@@ -158,3 +162,13 @@ def test_mirrored_classes_are_classes_of_their_own() -> None:
     assert grouped.groups == ("one", "two", "one mirrored", "two mirrored")
     with pytest.raises(ValueError, match=r"mirroring needs pictures .* found x \(2, 3\)"):
         LabelledData.from_arrays(torch.zeros(2, 3), [0, 1]).with_mirrored_classes()
+
+
+def test_what_cannot_be_joined_or_split_is_refused() -> None:
+    rows = LabelledData.from_arrays(torch.rand(4, 3), ["a", "a", "b", "b"])
+    bytes_ = LabelledData.from_arrays(torch.zeros(2, 3, dtype=torch.uint8), ["c", "d"])
+    with pytest.raises(ValueError, match=r"one type and shape.*torch\.float32.*torch\.uint8"):
+        rows.joined(bytes_)
+    for shares in ((0.8, 0.4), (-0.1, 0.2)):
+        with pytest.raises(ValueError, match="shares of the classes"):
+            rows.split(*shares)

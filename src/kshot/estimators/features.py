@@ -16,7 +16,7 @@ from kshot.embeddings import embed
 from kshot.estimators.kinds import Kind, kind_of
 from kshot.estimators.pictures import PictureFormat
 from kshot.estimators.tables import Table
-from kshot.evaluation import in_eval_mode
+from kshot.modes import in_eval_mode
 
 __all__ = ["Features", "Numbers", "Own", "PretrainedPictures", "PretrainedTexts", "Thumbnails", "Words", "features_for"]
 

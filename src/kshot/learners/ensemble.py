@@ -64,6 +64,13 @@ class Ensemble(Learner):
         super().at_progress(share)
         self._agree()
 
+    def default_optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer of a member, for all members."""
+        first, *others = self._learners()
+        optimizer = first.default_optimizer()
+        optimizer.add_param_group({"params": [parameter for other in others for parameter in other.parameters()]})
+        return optimizer
+
     def encode(self, x: Inputs) -> tuple[Inputs, ...]:
         """Return what each member's encoder makes of the examples."""
         return tuple(member.encode(x) for member in self._learners())

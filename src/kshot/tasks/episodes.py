@@ -60,8 +60,15 @@ class Episodes(TaskSource):
         self.data, self.ways, self.shots, self.queries = data, ways, shots, queries
         self.unlabelled, self.distractors, self.augment = unlabelled, distractors, augment
         self.within_groups = within_groups
-        for name, value, least in (("ways", ways, 1), ("shots", shots, 0), ("queries", queries, 0)):
-            if value < least:
+        counts = {
+            "ways": ways,
+            "shots": shots,
+            "queries": queries,
+            "unlabelled": unlabelled,
+            "distractors": distractors,
+        }
+        for name, value in counts.items():
+            if value < (least := int(name == "ways")):
                 raise ValueError(f"{name} must be at least {least}; found {value}.")
         self._drawer = Drawer(data, seed, ways + distractors, within_groups)
         self._drawer.require_examples(

@@ -118,11 +118,14 @@ def read_table(path: Path, label: str) -> tuple[Tensor, list[str]]:
             raise ValueError(
                 f"{path} has no column {label!r}; found {', '.join(columns)}. Name the class column with label=."
             )
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"{path} has two columns of one name among {', '.join(columns)}. Rename one.")
         columns.remove(label)
         if not columns:
             raise ValueError(f"{path} has the column {label} alone; expected columns of numbers beside it.")
         rows, labels = [], []
-        for line, row in enumerate(reader, start=2):
+        for row in reader:
+            line = reader.line_num
             if None in row or None in row.values():
                 raise ValueError(f"{path}, line {line}: expected {len(columns) + 1} cells, as in the header.")
             if not row[label].strip():

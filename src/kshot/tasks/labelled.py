@@ -123,8 +123,18 @@ class LabelledData:
         )
 
     def joined(self, other: "LabelledData", **stamp: str) -> "LabelledData":
-        """Return the examples and classes of both, which share no class, with what they add to the stamp."""
+        """Return the examples and classes of both, which share no class, with what they add to the stamp.
+
+        Raises:
+            ValueError: they share a class, or their examples are not alike.
+        """
         _check_apart(("one", "the other"), self, other)
+        alike = [(part.x.dtype, tuple(part.x.shape[1:]), part.rotations) for part in (self, other)]
+        if alike[0] != alike[1]:
+            raise ValueError(
+                f"examples of one type and shape, under one rule for rotations, can be joined; found "
+                f"{alike[0]} and {alike[1]}."
+            )
         return replace(
             self,
             x=torch.cat([self.x, other.x]),
@@ -159,7 +169,15 @@ class LabelledData:
         return replace(self, x=self.x.to(device), labels=self.labels.to(device))
 
     def split(self, val: float = 0.2, test: float = 0.2, seed: int = 0) -> "Splits":
-        """Deal the classes at random to train, val and test; ``val`` and ``test`` are shares of the classes."""
+        """Deal the classes at random to train, val and test; ``val`` and ``test`` are shares of the classes.
+
+        Raises:
+            ValueError: a share is negative, or nothing is left to train on.
+        """
+        if min(val, test) < 0 or val + test >= 1:
+            raise ValueError(
+                f"val and test are shares of the classes that leave some to train on; found {val} and {test}."
+            )
         order = np.random.default_rng(seed).permutation(len(self.classes)).tolist()
         counts = [round(share * len(order)) for share in (val, test)]
         parts = order[sum(counts) :], order[: counts[0]], order[counts[0] : sum(counts)]

@@ -75,7 +75,7 @@ def prepared(root: Path | None) -> Path:
         characters = pack(*(fetch(folder, name, checksum) for name, checksum in _ARCHIVES.items()))
         write_npz(path, characters._asdict())
         for archive in fetched:
-            archive.unlink()
+            archive.unlink(missing_ok=True)  # another process may have fetched it too
     return path
 
 

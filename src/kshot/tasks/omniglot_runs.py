@@ -67,7 +67,7 @@ def _prepared_runs(root: Path | None) -> Path:
         characters = Characters(*read_npz(prepared(root), Characters._fields))
         write_npz(path, pack_runs(archive, characters)._asdict())
         if fetched:
-            archive.unlink()
+            archive.unlink(missing_ok=True)  # another process may have fetched it too
     return path
 
 

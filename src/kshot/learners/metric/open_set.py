@@ -63,6 +63,12 @@ class OpenSet(Learner):
         for flag in _FLAGS:
             setattr(self, flag, getattr(learner, flag))
 
+    def default_optimizer(self) -> torch.optim.Optimizer:
+        """Return the learner's optimizer, for the threshold too."""
+        optimizer = self.learner.default_optimizer()
+        optimizer.add_param_group({"params": [self.threshold]})
+        return optimizer
+
     def encode(self, x: Inputs) -> Inputs:
         """Encode as the learner does."""
         return self.learner.encode(x)

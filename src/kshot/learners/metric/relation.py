@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kshot.core import Batch
 from kshot.learners.encoded import EncodedLearner
 from kshot.losses import Loss, cross_entropy
+from kshot.nets.norm import normalises_by_batch
 
 __all__ = ["Relation", "squared_error_of_scores"]
 
@@ -34,14 +35,15 @@ class Relation(EncodedLearner):
         encoder: maps ``(m, *features)`` to ``(m, c, *space)``: maps keep where things are.
         relation: g maps ``(m, 2 c, *space)`` to ``(m, 1)``.
         loss: what the logits of the scores are judged by.
-        transductive: whether ``relation`` normalises by the queries at hand.
+        transductive: whether ``relation`` uses the queries at hand; layers that normalise by the batch tell it themselves.
     """
 
     def __init__(
         self, encoder: nn.Module, relation: nn.Module, loss: Loss = squared_error_of_scores, transductive: bool = False
     ) -> None:
         super().__init__(encoder, loss)
-        self.relation, self.transductive = relation, transductive
+        self.relation = relation
+        self.transductive = transductive or any(map(normalises_by_batch, relation.modules()))
 
     def adapt(self, support: Batch) -> Float[Tensor, "ways c *space"]:
         """Return the sum of each class's maps."""

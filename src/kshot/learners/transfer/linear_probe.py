@@ -22,7 +22,8 @@ class LinearProbe(EncodedLearner):
         \min_{W, b} \sum_i L(W^\top f(x_i) + b, y_i) + \frac\lambda2 \lVert W \rVert^2
 
     L is the cross entropy, or half the squared error. Its weights are scikit-learn's ``LogisticRegression(C=1 /
-    penalty)`` and ``Ridge(alpha=penalty)``. On an encoder that was trained on other classes it is the usual baseline of
+    penalty)`` for three classes or more (with two that has one row of weights, and ``C=2 / penalty`` gives the same
+    probabilities) and ``Ridge(alpha=penalty)``. On an encoder that was trained on other classes it is the usual baseline of
     transfer learning. No gradient leads through it: to meta-train an encoder for a linear model take ``Ridge`` or ``SVM``.
 
     Guillaume Alain, Yoshua Bengio 2017, "Understanding intermediate layers using linear classifier probes"; Yonglong

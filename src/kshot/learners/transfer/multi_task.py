@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from kshot.core import Batch, Episode, Inputs, Learner
 from kshot.losses import Loss, cross_entropy
+from kshot.nets.norm import normalises_by_batch
 
 __all__ = ["MultiTask"]
 
@@ -27,6 +28,9 @@ class MultiTask(Learner):
             beside each input.
         loss: what predictions are judged by.
 
+    Raises:
+        ValueError: the net has a layer that normalises by the batch.
+
     >>> from kshot.losses import mean_squared_error
     >>> from kshot.nets.multi_task import TaskHeads
     >>> from kshot.tasks.numbered import NumberedTasks
@@ -40,6 +44,12 @@ class MultiTask(Learner):
 
     def __init__(self, net: nn.Module, loss: Loss = cross_entropy) -> None:
         super().__init__(loss)
+        for name, layer in net.named_modules():
+            if normalises_by_batch(layer) or isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                raise ValueError(
+                    f"layer {name!r} ({type(layer).__name__}) would learn its statistics from queries too, by which the "
+                    "net is judged. Use kshot.nets.norm.group_norm."
+                )
         self.net = net
 
     def encode(self, x: Inputs) -> Tensor:
