@@ -553,6 +553,11 @@ BROKEN = {
 }
 
 
+def test_tasks_of_several_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="found tasks of several sizes"):
+        check_learner(Prototypical(nn.Identity()), Copy((2, 9), bits=2, same_length=1))
+
+
 def test_the_sound_learner_is_sound() -> None:
     check_learner(Sound(), rows())
 

@@ -51,6 +51,7 @@ def check_learner(learner: Learner, episodes: Any, direction: Direction | None =
 
     Raises:
         ContractError: the first promise that is broken, with what was expected and found.
+        ValueError: the tasks have several sizes.
 
     >>> from kshot.learners.metric import Prototypical
     >>> from kshot.tasks.episodes import Episodes
@@ -67,6 +68,10 @@ def check_learner(learner: Learner, episodes: Any, direction: Direction | None =
 def make_case(learner: Learner, episodes: Any, direction: Direction | None = None) -> Case:
     """Copy a learner to float64, away from special points such as zero biases, and draw its tasks."""
     tasks = episodes if isinstance(episodes, Episode) else episodes.sample(np.arange(3))
+    if not isinstance(tasks, Episode):
+        raise ValueError(
+            "check_learner stacks three tasks; found tasks of several sizes. Give them the same ways and shots."
+        )
     twin = copy.deepcopy(learner).double().eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
