@@ -230,7 +230,7 @@ def test_pictures_are_dark_ink_on_light_paper(flip, channels):
         (lambda t, p: (t, p[:1], None), "predictions must be logits"),
         (lambda t, p: (t, p, ["one"]), "classes must name each of 3"),
         (
-            lambda t, p: (t._replace(support=t.support._replace(x=torch.rand(3, 8))), p, None),
+            lambda t, p: (Episode(*(b._replace(x=b.x.flatten(1)) for b in t)), p, None),
             "support.x must be pictures",
         ),
         (lambda t, p: (Episode(*(Batch(b.x[None], b.y[None]) for b in t)), p, None), "one-hot"),
