@@ -1,6 +1,8 @@
-"""How learners that take gradient steps come on with 20 ways: validation accuracy while they trained, drawn from their rows.
+"""How learners that take gradient steps come on with 20 ways: validation accuracy while they trained.
 
-python benchmarks/curves.py
+Drawn from the rows of ``omniglot.py``:
+
+    python benchmarks/curves.py
 """
 
 from pathlib import Path

@@ -320,7 +320,6 @@ def test_training_works_outside_the_main_thread() -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from typing import Any
 sys.path.insert(0, {tests!r})
 import test_training
 from kshot import checkpoint

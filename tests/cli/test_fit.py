@@ -31,6 +31,14 @@ def drawings(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def run(kshot: Kshot, tmp_path: Path) -> Path:
+    small = ("--filters", "8", "--val-tasks", "2", "--queries", "2", "--steps", "2", "--train-ways", "5")
+    ran = kshot("train", "prototypical", *small, "--train-queries", "2", "--out", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    return tmp_path / "run"
+
+
+@pytest.fixture
 def texts(tmp_path: Path) -> Path:
     (tmp_path / "texts.csv").write_text(TEXTS)
     return tmp_path / "texts.csv"
@@ -68,11 +76,7 @@ def test_pictures_from_a_folder(kshot: Kshot, drawings: Path, tmp_path: Path) ->
 
 
 @pytest.mark.filterwarnings("ignore:pictures are compared as tiny pictures")
-def test_an_encoder_or_a_whole_learner_of_a_run(kshot: Kshot, drawings: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    small = ("--filters", "8", "--val-tasks", "2", "--queries", "2", "--steps", "2", "--train-ways", "5")
-    ran = kshot("train", "prototypical", *small, "--train-queries", "2", "--out", run)
-    assert ran.code == 0, ran.err
+def test_an_encoder_or_a_whole_learner_of_a_run(kshot: Kshot, drawings: Path, run: Path, tmp_path: Path) -> None:
     for method in ("nearest-mean", "own"):
         model = tmp_path / method
         ran = kshot("fit", drawings, "--encoder", run, "--method", method, "--out", model)
@@ -105,13 +109,6 @@ def test_numbers_and_their_onnx(kshot: Kshot, tmp_path: Path) -> None:
     ran = kshot("export", model, "--out", tmp_path / "model.onnx", "--example", table)
     assert ran.code == 0, ran.err
     assert (tmp_path / "model.onnx").stat().st_size > 100
-
-
-@pytest.fixture
-def run(kshot: Kshot, tmp_path: Path) -> Path:
-    small = ("--filters", "8", "--val-tasks", "2", "--queries", "2", "--steps", "2", "--train-ways", "5")
-    assert kshot("train", "prototypical", *small, "--train-queries", "2", "--out", tmp_path / "run").code == 0
-    return tmp_path / "run"
 
 
 def test_nothing_but_a_fitted_model_is_written_over(kshot: Kshot, drawings: Path, texts: Path, run: Path) -> None:

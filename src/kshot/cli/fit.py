@@ -30,7 +30,7 @@ def run_fit(command: Fit) -> None:
     console = Console(markup=False)  # brackets in a name are no style
     if command.out.exists() and not command.overwrite:
         raise ValueError(f"{command.out} is there already; name another folder with --out, or pass --overwrite.")
-    if command.out.exists() and not (is_model(command.out) and not (command.out / "last.safetensors").exists()):
+    if command.out.exists() and (not is_model(command.out) or (command.out / "last.safetensors").exists()):
         raise ValueError(
             f"{command.out} is no fitted model, and --overwrite replaces nothing else; name another folder."
         )

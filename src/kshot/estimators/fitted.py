@@ -45,14 +45,7 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     def _checked(self, x: Any, reset: bool) -> Any:
         if x.shape[:1] == (0,) if hasattr(x, "shape") else isinstance(x, Sequence) and not x:
             raise ValueError("expected at least one example; found none.")
-        kind = kind_of(x)
-        if (
-            not reset
-            and kind == "pictures"
-            and self.features_.kind == "texts"
-            and all(isinstance(one, str) for one in x)
-        ):
-            kind = "texts"  # that end like a picture's file
+        kind = kind_of(x, None if reset else self.features_.kind)
         if not reset and kind != self.features_.kind and not (kind == "numbers" and self.features_.kind == "pictures"):
             raise ValueError(f"the model was fitted with {self.features_.kind}; found {kind}.")
         if (items := as_items(x)) is not None:

@@ -15,12 +15,13 @@ Kind: TypeAlias = Literal["numbers", "texts", "pictures"]
 _NAMED = (str, Path, Image.Image)
 
 
-def kind_of(x: Any) -> Kind:
+def kind_of(x: Any, fitted: Kind | None = None) -> Kind:
     """Tell pictures and texts from numbers by their types.
 
     Pictures are ``PIL.Image`` objects, paths, strings that end like a picture's file, and arrays of three axes or more, or
     of two or three in a list;
-    texts are other strings; everything else is numbers, tables with columns of words included.
+    texts are other strings, and for a model that was ``fitted`` with texts all strings; everything else is numbers, tables
+    with columns of words included.
 
     >>> kind_of(["cat.png", "dog.jpg"]), kind_of(["where is my card?"]), kind_of([[1.0, 2.0]])
     ('pictures', 'texts', 'numbers')
@@ -29,7 +30,7 @@ def kind_of(x: Any) -> Kind:
     if items is None:
         return "pictures" if _axes(x) >= 3 else "numbers"
     if all(isinstance(item, str) for item in items):
-        return "pictures" if all(_names_picture(item) for item in items) else "texts"
+        return "pictures" if fitted != "texts" and all(_names_picture(item) for item in items) else "texts"
     return "pictures"
 
 
