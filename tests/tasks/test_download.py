@@ -4,11 +4,13 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from filelock import FileLock
 
 from kshot.atomic import atomic_file
 from kshot.tasks.cache import DataUnavailable, data_folder
@@ -66,7 +68,7 @@ def closed_port() -> str:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.rglob("*"))
+    return sorted(file.name for file in folder.rglob("*") if file.suffix != ".lock")
 
 
 def test_download_checks_and_leaves_one_file(mirror: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +124,22 @@ def test_a_part_of_another_file_is_dropped(mirror: str, tmp_path: Path, length: 
     download([f"{mirror}/file"], tmp_path / "a", CHECKSUM)
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert Mirror.ranges == [f"bytes={length}-", None]
+
+
+def test_of_two_processes_one_fetches_and_the_other_waits(
+    mirror: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a"
+    with ThreadPoolExecutor() as pool:
+        with FileLock(tmp_path / "a.lock"):
+            other = pool.submit(download, [f"{mirror}/file"], path, CHECKSUM)
+            said = ""
+            while "Waiting for another process that downloads a" not in said and not other.done():
+                said += capfd.readouterr().err
+            assert not other.done()
+            path.write_bytes(CONTENT)
+        assert other.result() == path
+    assert Mirror.ranges == []
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])

@@ -12,6 +12,7 @@ from threading import Thread
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -34,7 +35,8 @@ def download(urls: Sequence[str], path: Path, checksum: str, size: int | None = 
     """Make sure that ``path`` holds the file with this checksum, from the first mirror that has it.
 
     The bytes go to ``path`` with ``.part`` added, which is renamed once the checksum fits; what an interrupted download
-    leaves there is where the next one goes on. A file that is already at ``path`` is checked and used.
+    leaves there is where the next one goes on. A file that is already at ``path`` is checked and used. Of several
+    processes one fetches, under a lock at ``path`` with ``.lock`` added, and the others wait for it.
     With ``KSHOT_OFFLINE=1`` in the environment nothing is fetched.
 
     Args:
@@ -48,30 +50,54 @@ def download(urls: Sequence[str], path: Path, checksum: str, size: int | None = 
         ValueError: a file is already at ``path`` and has another checksum.
     """
     if path.exists():
-        return verify(path, checksum, "Delete it to have it downloaded, or put the right file there.")
+        return _verify_found(path, checksum)
     wanted = f"{path.name} ({checksum}{'' if size is None else f', {size} bytes'})"
     by_hand = f"Fetch {urls[0]} on a machine with a network and place it at {path}."
     part = path.with_name(f"{path.name}.part")
-    if part.exists() and _checksum(part, checksum) == checksum:
-        return _named(part, path)
-    if os.environ.get("KSHOT_OFFLINE", "0") not in ("", "0"):
+    whole = part.exists() and _checksum(part, checksum) == checksum
+    if not whole and os.environ.get("KSHOT_OFFLINE", "0") not in ("", "0"):
         raise DataUnavailable(f"{wanted} is not on this machine and KSHOT_OFFLINE forbids a download. {by_hand}")
+    with _alone(path):
+        if path.exists():  # another process has fetched it
+            return _verify_found(path, checksum)
+        if not whole and (failures := _fetch_from_any(urls, part, checksum)):
+            raise DataUnavailable(f"could not download {wanted}; {'; '.join(failures)}. {by_hand}")
+        with writing(path):
+            return part.replace(path)
+
+
+def _verify_found(path: Path, checksum: str) -> Path:
+    return verify(path, checksum, "Delete it to have it downloaded, or put the right file there.")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes from fetching the same file; wait, and say so, where one does."""
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            Console(stderr=True).print(f"Waiting for another process that downloads {path.name}")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch_from_any(urls: Sequence[str], part: Path, checksum: str) -> list[str]:
+    """Complete ``part`` from the first mirror that can; return what each said where none could."""
     failures = []
     for url in urls:
         try:
             _fetch(url, part, checksum, _START_SECONDS / len(urls))
         except _MirrorError as failure:
             failures.append(f"{url}: {failure}")
-            continue
-        return _named(part, path)
-    raise DataUnavailable(f"could not download {wanted}; {'; '.join(failures)}. {by_hand}")
-
-
-def _named(part: Path, path: Path) -> Path:
-    with writing(path):
-        return part.replace(path)
+        else:
+            return []
+    return failures
 
 
 def verify(path: Path, checksum: str, mend: str) -> Path:
