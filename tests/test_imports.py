@@ -24,6 +24,7 @@ TIERS = [
         "atomic",
         "divergence",
         "finite_differences",
+        "interruption",
         "program",
         "meta_gradient",
         "memory",

@@ -2,11 +2,9 @@
 
 import copy
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -20,11 +18,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from kshot.core import Learner, Tasks
 from kshot.divergence import culprit, is_finite
 from kshot.evaluation import Evaluation, evaluate
+from kshot.interruption import interruption
 from kshot.meta_gradient import ChunkSize, MetaGradient
 from kshot.run_folder import RunFolder
 from kshot.tasks.source import TaskSource
 
-__all__ = ["Report", "Trained", "train"]
+__all__ = ["Reason", "Report", "Trained", "Watch", "train"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def train(
     if patience is not None and run.stale >= patience:
         run.stale = 0  # the run had ended, and is given more time
     learner.train()
-    with _interruption() as interrupted, torch.random.fork_rng():
+    with interruption() as interrupted, torch.random.fork_rng():
         reason = run.ending(steps, minutes, patience, interrupted)
         while reason is None:
             learner.at_progress(run.progress(steps, minutes))
@@ -285,24 +284,3 @@ class _Run:
             self.scheduler.load_state_dict(content["scheduler"] or {"last_epoch": position["step"]})
         self.step, self.earlier = position["step"], position["seconds"]
         self.best, self.stale, self.best_weights = position["best"], position["stale"], content["best_weights"]
-
-
-@contextmanager
-def _interruption() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that a step is never cut in half; the second one interrupts as usual."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may set handlers
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(signum: int, frame: Any) -> None:
-        del signum, frame
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

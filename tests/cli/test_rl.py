@@ -34,6 +34,7 @@ def test_a_recurrent_policy_is_judged_by_episodes(kshot: Kshot, env: str, tmp_pa
     assert ran.code == 0, ran.err
     ran = kshot("rl", "resume", run, "--steps", "2")
     assert ran.code == 0, ran.err
+    assert "takes no gradient steps" in kshot("rl", "eval", run, "--rates", "0.1").err
     ran = kshot("rl", "eval", run, "--tasks", "3")
     assert ran.code == 0, ran.err
     assert [line.split(":")[0] for line in ran.out.splitlines()[:2]] == ["episode 1", "episode 2"]
@@ -54,5 +55,22 @@ def test_what_is_no_run_is_refused(kshot: Kshot, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert kshot("rl", "train", "maml", *SMALL, "--steps", "1", "--out", run).code == 0
     assert kshot("rl", "train", "maml", *SMALL, "--steps", "1", "--out", run).code != 0
+    assert "expected a task" in kshot("rl", "eval", run, "--tasks", "0").err
+    assert "--preset is of half-cheetahs" in kshot("rl", "train", "maml", "--preset", "finn2017", *SMALL).err
     (run / "best.safetensors").unlink()
     assert "no best weights" in kshot("rl", "eval", run).err
+
+
+def test_eval_adapts_as_the_run_was_validated(kshot: Kshot, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert kshot("rl", "train", "maml", *SMALL, "--inner-lr", "0.5", "--steps", "1", "--out", run).code == 0
+    assert "3 of 0.5, 0.25, 0.25" in kshot("rl", "eval", run, "--tasks", "2", "--trajectories", "2").out
+
+
+def test_a_refused_resume_changes_nothing(kshot: Kshot, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert kshot("rl", "train", "maml", *SMALL, "--steps", "1", "--out", run).code == 0
+    (run / "last.safetensors").unlink()
+    told = (run / "config.json").read_text()
+    assert "holds no run to resume" in kshot("rl", "resume", run, "--steps", "9").err
+    assert (run / "config.json").read_text() == told

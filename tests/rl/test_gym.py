@@ -128,3 +128,12 @@ def test_tasks_are_drawn_kept_and_checked() -> None:
     with pytest.raises(ValueError, match=r"made of \['chances'\]; found \['goal'\]"):
         env.set_task({"goal": np.zeros(2)})
     assert isinstance(env, gym.TaskEnv)
+
+
+def test_a_batch_takes_tasks_of_numpy_one_for_each_copy() -> None:
+    env = gymnasium.make_vec("kshot/Navigation2D-v0", num_envs=3)
+    env.reset(seed=0, options={"tasks": {"goal": np.ones((3, 2))}})
+    _, rewards, *_ = env.step(np.zeros((3, 2), np.float32))
+    np.testing.assert_allclose(rewards, -np.sqrt(2), rtol=1e-6)
+    with pytest.raises(ValueError, match="a task for each of 3 copies; found 2"):
+        env.reset(options={"tasks": {"goal": np.ones((2, 2))}})

@@ -1,6 +1,9 @@
 """Training learns, is the same by seed, and resumes as if there had been no break."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from kshot.rl.gradient_learner import Setting
 from kshot.rl.maml_trpo import MAMLTRPO
 from kshot.rl.policies import policy_for
 from kshot.rl.training import train_policy
+from kshot.training import Report
 
 SMALL = Setting(tasks=4, trajectories=4, test_rates=(0.1,))
 
@@ -51,12 +55,53 @@ def test_a_resumed_run_is_the_run_without_a_break(tmp_path: Path) -> None:
     assert not torch.equal(weights(whole), weights(other))
 
 
+def test_ctrl_c_saves_the_step_that_it_met(tmp_path: Path) -> None:
+    def interrupt(report: Report) -> None:
+        if report.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    environment, how = Navigation2D(horizon=6), {"every": 2, "validation_tasks": 3}
+    whole, broken, again = learner(), learner(), learner()
+    train_policy(whole, environment, SMALL, steps=4, out=tmp_path / "whole", **how)  # type: ignore[arg-type]
+    folder = tmp_path / "broken"
+    trained = train_policy(broken, environment, SMALL, steps=4, out=folder, watch=interrupt, **how)  # type: ignore[arg-type]
+    assert (trained.reason, trained.steps) == ("interrupted", 3)
+    train_policy(again, environment, SMALL, steps=4, out=folder, resume=True, **how)  # type: ignore[arg-type]
+    assert torch.equal(weights(whole), weights(again))
+    assert lines(tmp_path / "whole") == lines(folder)
+
+
+def test_a_run_killed_before_its_first_validation_goes_on(tmp_path: Path) -> None:
+    def kill(report: Report) -> None:
+        raise KeyboardInterrupt
+
+    environment, whole, again = Navigation2D(horizon=3), learner(), learner()
+    train_policy(whole, environment, SMALL, steps=2, validation_tasks=2)
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(learner(), environment, SMALL, steps=2, validation_tasks=2, out=tmp_path, watch=kill)
+    train_policy(again, environment, SMALL, steps=2, validation_tasks=2, out=tmp_path, resume=True)
+    assert torch.equal(weights(whole), weights(again))
+
+
+def test_a_clock_that_runs_out_behind_a_step_still_validates_the_last(tmp_path: Path) -> None:
+    told = {"every": 1000, "validation_tasks": 2, "out": tmp_path, "watch": lambda _: time.sleep(0.2)}
+    trained = train_policy(learner(), Navigation2D(horizon=2), SMALL, minutes=0.5 / 60, **told)  # type: ignore[arg-type]
+    assert trained.reason == "minutes"
+    assert trained.best is not None
+    assert load_checkpoint(tmp_path / "last.safetensors")["position"]["step"] == trained.steps
+
+
 def test_a_run_is_not_overwritten_and_needs_a_budget(tmp_path: Path) -> None:
     train_policy(learner(), Navigation2D(horizon=3), SMALL, steps=1, validation_tasks=2, out=tmp_path)
     with pytest.raises(ValueError, match="already holds a run"):
         train_policy(learner(), Navigation2D(horizon=3), SMALL, steps=1, out=tmp_path)
     with pytest.raises(ValueError, match="needs a budget"):
         train_policy(learner(), Navigation2D())
+    for wrong in ({"every": 0}, {"validation_tasks": 0}, {"seed": -1}):
+        with pytest.raises(ValueError, match="expected every >= 1"):
+            train_policy(learner(), Navigation2D(), steps=1, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected tasks >= 1"):
+        adaptation_curve(learner().inner, Navigation2D(), tasks=0)
     with pytest.raises(ValueError, match="expected tasks >= 1"):
         Setting(tasks=0)
 
@@ -86,6 +131,13 @@ def test_a_failure_names_the_outer_step_and_training_goes_on_from_the_checkpoint
     whole = learner()
     train_policy(whole, Navigation2D(horizon=3), setting, steps=4)
     assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_a_failure_in_validation_names_the_outer_step() -> None:
+    failing = Failing(horizon=3)
+    failing.calls = failing.horizon  # one stage less until it fails
+    with pytest.raises(FloatingPointError, match="validation after outer step 1: Failing: the reward"):
+        train_policy(learner(), failing, Setting(tasks=2, trajectories=2, test_rates=(0.1,)), steps=4, every=1)
 
 
 def test_meta_training_on_bandits_makes_one_step_worth_more_than_chance() -> None:

@@ -73,10 +73,11 @@ def test_the_meta_gradient_is_that_of_autograd_and_of_finite_differences(environ
     collected = learner._collected(*samples_of(learner, environment, steps))
     named = dict(learner.policy.named_parameters())
     weights = list(named.values())
+    kept = [{name: one.clone() for name, one in of.items()} for of in collected.weights]
     with torch.no_grad():  # away from where it was collected, so that ratios are not one
         for weight in weights:
             weight += 0.05 * torch.randn(weight.shape, dtype=weight.dtype)
-    ours, theirs = learner._meta_loss(collected), textbook(learner, collected)
+    ours, theirs = learner._meta_loss(collected), textbook(learner, collected._replace(weights=kept))
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     found = torch.autograd.grad(ours, weights)
     for one, other in zip(found, torch.autograd.grad(theirs, weights), strict=True):
@@ -96,6 +97,21 @@ def test_an_update_lowers_the_loss_and_starts_where_policies_collected() -> None
     outcome = learner.update(path, after)
     assert learner._meta_loss(collected).item() < outcome.loss < first
     assert outcome.divergence > 0
+
+
+def test_the_penalty_keeps_the_policy_near_the_one_that_collected() -> None:
+    moved = []
+    for penalty in (0.0, 1e3):
+        learner = small(Navigation2D(horizon=5), penalty=penalty)
+        before = flat(learner)
+        learner.update(*samples_of(learner, Navigation2D(horizon=5), 1))
+        moved.append((flat(learner) - before).norm().item())
+    assert moved[1] < 0.7 * moved[0]  # Adam takes steps of one size, whatever the gradient
+
+
+def test_without_an_inner_step_there_is_an_update_too() -> None:
+    learner = small(Navigation2D(horizon=5))
+    assert learner.update(*samples_of(learner, Navigation2D(horizon=5), 0)).divergence > 0
 
 
 def test_what_is_not_finite_is_refused_and_moves_nothing() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from kshot.rl.advantages import advantage_estimates, trial_advantages
 from kshot.rl.environments.bandit import Bandit
 from kshot.rl.environments.navigation import Navigation2D
 from kshot.rl.environments.tabular_mdp import TabularMDP
@@ -54,7 +55,7 @@ def test_the_first_step_of_ppo_follows_the_policy_gradient() -> None:
         trials, torch.Generator()
     )
     rest = trials.rewards.flip(0).cumsum(0).flip(0) - trials.values
-    advantages = (rest - rest.mean()) / (rest.std() + 1e-8)
+    advantages = (rest - rest.mean()) / (rest.std(correction=0) + 1e-8)
     expected = torch.autograd.grad(
         -(_log_probs(start, policy, trials) * advantages).mean(), list(start.values()), allow_unused=True
     )
@@ -86,6 +87,65 @@ def test_the_unit_of_rewards_does_not_matter() -> None:
         losses.append(PPO(policy, torch.optim.SGD(policy.parameters(), 0.0)).update(trials, torch.Generator()))
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     assert losses[0] > 0.1  # of the values, since the gain is zero before the first step
+
+
+def test_steps_behind_the_end_of_an_episode_are_as_if_not_there() -> None:
+    torch.manual_seed(0)
+    rewards, values = torch.randn(10, 1), torch.randn(10, 1)
+    mask = torch.tensor([1.0, 1, 0, 0, 0, 1, 1, 1, 1, 0])[:, None]
+    found = trial_advantages(rewards, values, mask, 0.9, 0.3)
+    on = mask[:, 0] > 0
+    torch.testing.assert_close(found[on], advantage_estimates(rewards[on], values[on], 0.9, 0.3))
+    assert (found[~on] == 0).all()
+    whole = trial_advantages(rewards, values, torch.ones_like(mask), 0.9, 0.3)
+    torch.testing.assert_close(whole, advantage_estimates(rewards, values, 0.9, 0.3))
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3])
+def test_few_trials_are_enough_for_a_step(tasks: int) -> None:
+    torch.manual_seed(0)
+    policy = RecurrentPolicy(1, 2, 8)
+    before = policy.gru.weight_hh_l0.detach().clone()
+    learner = RL2(PPO(policy, torch.optim.Adam(policy.parameters(), 1e-2)))
+    train_policy(learner, Bandit(2, 4), TrialSetting(tasks), steps=1, validation_tasks=2)
+    assert policy.gru.weight_hh_l0.isfinite().all()
+    assert not torch.equal(before, policy.gru.weight_hh_l0)
+
+
+class Broken(Bandit):
+    """Pays NaN in its third step, or fails there."""
+
+    failing = False
+
+    def step(self, tasks, state, actions, generator):  # type: ignore[no-untyped-def]
+        self.calls = getattr(self, "calls", 0) + 1
+        moved = super().step(tasks, state, actions, generator)
+        if self.calls < 3:
+            return moved
+        if self.failing:
+            raise KeyError("no arm")
+        return moved._replace(rewards=moved.rewards * torch.nan)
+
+
+def test_what_fails_in_a_trial_is_named() -> None:
+    policy, broken = RecurrentPolicy(1, 2, 8), Broken(2, 5)
+    learner = RL2(PPO(policy, torch.optim.Adam(policy.parameters())))
+    with pytest.raises(FloatingPointError, match=r"outer step 1: Broken: the reward is not finite at step 2 .* task 0"):
+        train_policy(learner, broken, TrialSetting(4), steps=1)
+    broken = Broken(2, 5)
+    broken.failing = True
+    with pytest.raises(RuntimeError, match="outer step 1: Broken failed at step 2: 'no arm'"):
+        train_policy(learner, broken, TrialSetting(4), steps=1)
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
+    policy, env = RecurrentPolicy(1, 2, 8), Bandit(2, 4)
+    trials = collect_trials(env, policy, env.draw_tasks(0, np.arange(4)), 1, torch.Generator())
+    policy.gru.weight_hh_l0.register_hook(lambda gradient: gradient * torch.nan)
+    before = policy.logits.bias.detach().clone()
+    with pytest.raises(FloatingPointError, match="loss or its gradient"):
+        PPO(policy, torch.optim.Adam(policy.parameters())).update(trials, torch.Generator())
+    assert torch.equal(before, policy.logits.bias)
 
 
 def test_what_is_clipped_gains_no_more() -> None:

@@ -68,6 +68,7 @@ def run_rl(command: RLTrain | RLResume | RLEval) -> None:
             options = _load_options(run)
             if command.minutes is not None or command.steps is not None:
                 options = replace(options, minutes=command.minutes, steps=command.steps)
+            RunFolder(run, resume=True)
             _train(run, options, resuming=True)
         case RLEval():
             _evaluate(command)
@@ -93,7 +94,9 @@ def _train(folder: Path, options: PolicyOptions, resuming: bool) -> None:
             watch=watch,
         )
     console.print(f"{trained.steps:,} steps in {trained.seconds:,.0f} s, ended by: {trained.reason}", highlight=False)
-    console.print(f"Judge it in new tasks with: kshot rl eval {folder}", highlight=False)
+    more = f"Saved. Go on with: kshot rl resume {folder}"
+    ended = f"Judge it in new tasks with: kshot rl eval {folder}"
+    console.print(more if trained.reason == "interrupted" else ended, highlight=False, soft_wrap=True)
 
 
 def _evaluate(command: RLEval) -> None:
@@ -104,9 +107,16 @@ def _evaluate(command: RLEval) -> None:
     if not best.is_file():
         raise ValueError(f"{command.run} has no best weights so far: its first validation has not come.")
     learner.policy.load_state_dict(load_checkpoint(best)["learner"])
+    if command.tasks < 1 or command.trajectories < 1:
+        raise ValueError(
+            f"expected a task and a trajectory at least; found {command.tasks} and {command.trajectories}."
+        )
     setting = _setting(options)
     if isinstance(setting, Setting):
-        setting = replace(setting, trajectories=command.trajectories, test_rates=command.rates)
+        rates = setting.test_rates or Setting().test_rates if command.rates is None else command.rates
+        setting = replace(setting, trajectories=command.trajectories, test_rates=rates)
+    elif command.rates is not None:
+        raise ValueError("--rates: a policy with a memory takes no gradient steps. Leave it out.")
     with console.status("adapting to new tasks"):
         results = learner.judge(environment, setting, command.tasks, TEST_SEED)
     for number, result in enumerate(results):
@@ -159,6 +169,8 @@ def _adapting(options: GradientPolicyOptions, policy: Policy) -> PolicyLearner[A
 
 
 def _environment(options: PolicyOptions) -> Environment:
+    if options.preset != "gym" and options.env in ("navigation2d", "bandit", "tabular-mdp"):
+        raise ValueError(f"--preset is of half-cheetahs and ants, not of {options.env}. Leave it out.")
     told = {"tells_goal": True} if isinstance(options, PretrainedPolicyOptions) and options.tells_goal else {}
     match options.env:
         case "navigation2d":

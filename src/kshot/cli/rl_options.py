@@ -140,9 +140,9 @@ class RLResume:
     run: Positional[Path]
     """Folder of the run."""
     minutes: float | None = None
-    """New total budget in minutes; as before by default."""
+    """New total budget in minutes. Given alone it replaces a budget of steps too; without either all is as before."""
     steps: int | None = None
-    """New total budget in outer steps; as before by default."""
+    """New total budget in outer steps. Given alone it replaces a budget of minutes too."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ class RLEval:
     """How many fixed test tasks."""
     trajectories: int = 40
     """Trajectories of each before each step, and after the last; a trial of RL² is one."""
-    rates: tuple[float, ...] = (0.1, 0.05, 0.05)
-    """The size of each gradient step."""
+    rates: tuple[float, ...] | None = None
+    """The size of each gradient step; by default as in the run's validation, or 0.1 0.05 0.05 where it had none."""
 
 
 @dataclass(frozen=True)

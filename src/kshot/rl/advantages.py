@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kshot.rl.trajectories import Samples, Trajectories
 
-__all__ = ["advantage_estimates", "discounted_returns", "linear_baseline", "to_samples"]
+__all__ = ["advantage_estimates", "discounted_returns", "linear_baseline", "to_samples", "trial_advantages"]
 
 
 def discounted_returns(rewards: Float[Tensor, "*tasks time n"], discount: float) -> Float[Tensor, "*tasks time n"]:
@@ -38,6 +38,33 @@ def advantage_estimates(
     """
     following = torch.cat([values[..., 1:, :], torch.zeros_like(values[..., :1, :])], -2)
     return discounted_returns(rewards + discount * following - values, discount * decay)
+
+
+def trial_advantages(
+    rewards: Float[Tensor, "time n"],
+    values: Float[Tensor, "time n"],
+    mask: Float[Tensor, "time n"],
+    discount: float,
+    decay: float,
+) -> Float[Tensor, "time n"]:
+    """Return ``advantage_estimates`` of trials whose episodes may end early: as if steps without a mask were not there.
+
+    What an episode is worth for those that follow it must pass over the steps behind its end undiminished.
+
+    Args:
+        rewards: of all steps of each trial.
+        values: likewise.
+        mask: zero for steps behind the end of an episode; their advantage is zero.
+        discount: gamma.
+        decay: lambda.
+    """
+    advantage = value = torch.zeros_like(rewards[0])
+    found = []
+    for reward, now, on in zip(rewards.flip(0), values.flip(0), mask.flip(0) > 0, strict=True):
+        estimate = reward + discount * value - now + discount * decay * advantage
+        advantage, value = estimate.where(on, advantage), now.where(on, value)
+        found.append(estimate.where(on, 0))
+    return torch.stack(found[::-1])
 
 
 def linear_baseline(

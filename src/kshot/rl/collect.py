@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from kshot.rl.environments.base import Environment, Tasks, check_tasks
+from kshot.rl.environments.base import Environment, Tasks, check_tasks, take_step
 from kshot.rl.policies import Parameters, Policy
 from kshot.rl.trajectories import Trajectories
 from kshot.weights import Weights, call
@@ -54,12 +54,7 @@ def collect(
     for number in range(environment.horizon):
         parameters: Parameters = act(weights, seen)
         actions = policy.sample(parameters, generator)
-        try:
-            state, following, rewards, done = environment.step(tasks, state, actions, generator)
-        except FloatingPointError:
-            raise  # it tells the place itself
-        except Exception as error:  # whatever a simulator raises
-            raise RuntimeError(f"{type(environment).__name__} failed at step {number}: {error}") from error
+        state, following, rewards, done = take_step(environment, number, tasks, state, actions, generator)
         steps.append((seen, actions, rewards.where(running > 0, 0), running))
         seen, running = following, running * ~done
     trajectories = Trajectories(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))

@@ -41,7 +41,12 @@ def adaptation_trajectories(
         discount: gamma.
         decay: lambda of the advantage estimates.
         seed: of the tasks, and of all that is random in them.
+
+    Raises:
+        ValueError: there is no task, or no trajectory.
     """
+    if tasks < 1 or trajectories < 1:
+        raise ValueError(f"expected tasks >= 1 and trajectories >= 1; found {tasks} and {trajectories}.")
     drawn = environment.draw_tasks(seed, np.arange(tasks))
     weights, generator = inner.start(tasks), generator_of(seed, 0)
     path = [collect(environment, inner.policy, weights, drawn, trajectories, generator)]

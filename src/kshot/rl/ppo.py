@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from kshot.rl.advantages import advantage_estimates
+from kshot.rl.advantages import trial_advantages
 from kshot.rl.recurrent_policy import RecurrentPolicy
 from kshot.rl.trials import Trials
 
@@ -36,7 +36,7 @@ class PPO:
         decay: lambda of the advantage estimates.
         clip: how far the ratio of probabilities may move before it gains nothing more.
         epochs: passes over the trials.
-        batches: minibatches of whole trials in a pass.
+        batches: minibatches of whole trials in a pass; at most as many as there are trials.
         entropy: its weight in the loss.
         value: the weight of the squared error of values, as a part of the variance of what they should be.
         norm: the largest norm of a gradient.
@@ -57,19 +57,20 @@ class PPO:
         """Take a pass of gradient steps after the other; return the mean loss of the last.
 
         Raises:
-            FloatingPointError: the loss is not finite; the weights are those of the step before.
+            FloatingPointError: the loss or its gradient is not finite; the weights are those of the step before.
         """
-        advantages = advantage_estimates(trials.rewards, trials.values * trials.mask, self.discount, self.decay)
+        advantages = trial_advantages(trials.rewards, trials.values, trials.mask, self.discount, self.decay)
         targets = advantages + trials.values
         on = trials.mask > 0
-        spread = targets[on].var() + 1e-8  # values of a hundred would otherwise drown the policy's gradient
-        advantages = (advantages - advantages[on].mean()) / (advantages[on].std() + 1e-8)
+        # Values of a hundred would otherwise drown the policy's gradient. (Uncorrected, for there may be a single step.)
+        spread = targets[on].var(correction=0) + 1e-8
+        advantages = (advantages - advantages[on].mean()) / (advantages[on].std(correction=0) + 1e-8)
         losses: list[float] = []
         for _ in range(self.epochs):
             order = torch.randperm(trials.mask.shape[1], generator=generator)
             losses = [
                 self._step(Trials(*(leaf[:, rows] for leaf in trials)), advantages[:, rows], targets[:, rows], spread)
-                for rows in order.tensor_split(self.batches)
+                for rows in order.tensor_split(min(self.batches, len(order)))
             ]
         return sum(losses) / len(losses)
 
@@ -80,10 +81,10 @@ class PPO:
         gain = clipped_surrogate(ratio, advantages, self.clip) - self.entropy * (likely.exp() * likely).sum(-1)
         each = self.value * (acted.values - targets).square() / spread - gain
         loss = (each * trials.mask).sum() / trials.mask.sum()
-        if not bool(loss.isfinite()):
-            raise FloatingPointError("the loss of PPO is not finite. Try a smaller learning rate.")
         self.optimizer.zero_grad()
         loss.backward()
-        clip_grad_norm_(self.policy.parameters(), self.norm)
+        norm = clip_grad_norm_(self.policy.parameters(), self.norm)
+        if not bool((loss + norm).isfinite()):
+            raise FloatingPointError("PPO's loss or its gradient is not finite. Try a smaller learning rate.")
         self.optimizer.step()
         return float(loss.detach())

@@ -107,8 +107,7 @@ class ProMP(GradientPolicyLearner):
                 raise FloatingPointError("the meta-gradient is not finite: the policy has diverged; try smaller steps.")
             self.optimizer.step()
         with torch.no_grad():
-            adapted = vmap(self._adapted, in_dims=(None, 0, 0))(self._start(), path, collected.likely[:-1])
-            moved = vmap(lambda *given: divergence(self.policy, *given))(collected.weights[-1], adapted, after)
+            moved: Tensor = vmap(self._moved, in_dims=(None, 0))(self._start(), collected)
         return ProMPOutcome(value, moved.mean().item())
 
     def state(self) -> dict[str, Any]:
@@ -130,7 +129,8 @@ class ProMP(GradientPolicyLearner):
     @torch.no_grad()
     def _collected(self, path: Sequence[Samples], after: Samples) -> _Collected:
         """Follow the adaptation of the policy that collected, and keep how likely it was to do what it did."""
-        weights = [self.inner.start(len(after.weights))]
+        start = self.inner.start(len(after.weights))
+        weights = [{name: one.clone() for name, one in start.items()}]  # which the epochs do not move
         for samples in path:
             weights.append(self.inner(weights[-1], samples))
         likely = [vmap(self._log_prob)(one, samples) for one, samples in zip(weights, (*path, after), strict=True)]
@@ -144,6 +144,10 @@ class ProMP(GradientPolicyLearner):
         if not path:
             return -gain
         return self.penalty * divergence(self.policy, old[0], start, path[0]) - gain
+
+    def _moved(self, start: Weights, collected: _Collected) -> Tensor:
+        adapted = self._adapted(start, collected.path, collected.likely[:-1])
+        return divergence(self.policy, collected.weights[-1], adapted, collected.after)
 
     def _adapted(self, weights: Weights, path: Sequence[Samples], likely: Sequence[Tensor]) -> Weights:
         sizes = [{name: one.new_tensor(self.inner.lr) for name, one in weights.items()}]

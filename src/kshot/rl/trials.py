@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from kshot.rl.environments.base import Environment, Tasks, check_tasks
+from kshot.rl.environments.base import Environment, Tasks, check_tasks, take_step
 from kshot.rl.recurrent_policy import RecurrentPolicy
 
 __all__ = ["Trials", "collect_trials"]
@@ -46,6 +46,8 @@ def collect_trials(
 
     Raises:
         ValueError: actions are no choices, or there is no episode.
+        RuntimeError: the simulation failed; the step is named.
+        FloatingPointError: an observation or a reward is not finite; the task and the step are named.
 
     >>> import numpy as np
     >>> from kshot.rl.environments.bandit import Bandit
@@ -64,17 +66,27 @@ def collect_trials(
     for _ in range(episodes):
         state, seen = environment.reset(tasks, 1, generator)
         running = torch.ones_like(reward)
-        for _ in range(environment.horizon):
+        for number in range(environment.horizon):
             inputs = policy.inputs(seen[:, 0], action, reward, ended)
             acted = policy(inputs[None], memory)
             likely, memory = acted.logits[0].log_softmax(-1), acted.state
             choice = torch.multinomial(likely.exp(), 1, generator=generator)
             action = F.one_hot(choice[:, 0], environment.actions).to(likely)
-            state, seen, rewards, done = environment.step(tasks, state, action[:, None], generator)
+            state, seen, rewards, done = take_step(environment, number, tasks, state, action[:, None], generator)
             reward = rewards[:, 0].where(running > 0, 0)
+            _check_finite(type(environment).__name__, number, reward=reward[:, None], observation=seen[:, 0])
             chosen = likely.gather(1, choice)[:, 0]
             steps.append((inputs, action, chosen, acted.values[0], reward, running))
             running = running * ~done[:, 0]
             ended = 1 - running
         ended = torch.ones_like(ended)
     return Trials(*(torch.stack(parts) for parts in zip(*steps, strict=True)))
+
+
+def _check_finite(name: str, step: int, **told: Tensor) -> None:
+    """Refuse numbers that are not finite where they come up: choices cannot be drawn by what follows from them."""
+    for kind, tensor in told.items():
+        finite = tensor.isfinite().all(1)
+        if not bool(finite.all()):
+            task = int((~finite).nonzero()[0])
+            raise FloatingPointError(f"{name}: the {kind} is not finite at step {step} of an episode of task {task}.")

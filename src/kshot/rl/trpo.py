@@ -37,15 +37,16 @@ def conjugate_gradients(
         product: multiplies with A.
         b: the right side.
         steps: products at most; so many as b has numbers are exact but for rounding.
-        tolerance: of the squared residual, where it ends earlier.
+        tolerance: of the squared residual as a part of the squared right side, where it ends earlier.
 
     >>> conjugate_gradients(lambda v: torch.tensor([1.0, 4.0]) * v, torch.tensor([1.0, 2.0]), steps=2)[0]
     tensor([1.0000, 0.5000])
     """
     x, residual = torch.zeros_like(b), b.clone()
     direction, squared = residual, residual @ residual
+    enough = tolerance * squared
     for _ in range(steps):
-        if squared <= tolerance:
+        if squared <= enough:
             break
         along = product(direction)
         length = squared / (direction @ along)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Environment", "Tasks", "Transition", "check_tasks"]
+__all__ = ["Environment", "Tasks", "Transition", "check_tasks", "take_step"]
 
 Tasks: TypeAlias = dict[str, Tensor]  # what tells a task from others, by name; each with a leading task axis
 State: TypeAlias = Any  # a pytree of tensors with leading axes (tasks, n)
@@ -71,6 +71,27 @@ class Environment(ABC):
         self, tasks: Tasks, state: State, actions: Float[Tensor, "tasks n actions"], generator: torch.Generator
     ) -> Transition:
         """Take one step of every trajectory."""
+
+
+def take_step(
+    environment: Environment,
+    number: int,
+    tasks: Tasks,
+    state: State,
+    actions: Float[Tensor, "tasks n actions"],
+    generator: torch.Generator,
+) -> Transition:
+    """Take step ``number`` of every trajectory.
+
+    Raises:
+        RuntimeError: the simulation failed; the step is named.
+    """
+    try:
+        return environment.step(tasks, state, actions, generator)
+    except FloatingPointError:
+        raise  # it tells the place itself
+    except Exception as error:  # whatever a simulator raises
+        raise RuntimeError(f"{type(environment).__name__} failed at step {number}: {error}") from error
 
 
 def check_tasks(environment: Environment, tasks: Tasks) -> int:

@@ -61,8 +61,7 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         Raises:
             ValueError: it is no task of this environment.
         """
-        dtype = torch.get_default_dtype()
-        told = {name: torch.as_tensor(np.asarray(leaf), dtype=dtype)[None] for name, leaf in task.items()}
+        told = {name: _tensor(leaf)[None] for name, leaf in task.items()}
         check_tasks(self.environment, told)
         self._task = told
 
@@ -122,12 +121,16 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin episodes of new tasks, or of ``options["tasks"]``: everywhere, or where ``options["reset_mask"]`` holds."""
+        """Begin episodes of new tasks, or of ``options["tasks"]``: everywhere, or where ``options["reset_mask"]`` holds.
+
+        Raises:
+            ValueError: the tasks are none of this environment, or not one for each of its copies.
+        """
         super().reset(seed=seed)
         told, everywhere = options or {}, torch.ones(self.num_envs, dtype=torch.bool)
         mask = torch.as_tensor(told.get("reset_mask", everywhere))
         number = int(self.np_random.integers(2**31))
-        tasks = told.get("tasks") or self.environment.draw_tasks(number, np.arange(self.num_envs))
+        tasks = self._told(told["tasks"]) if told.get("tasks") else self._drawn(number)
         generator = torch.Generator().manual_seed(number)
         state, seen = self.environment.reset(tasks, 1, generator)
         if not bool(mask.all()):
@@ -139,6 +142,15 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
             self._tasks, self._state, self._seen, self._generator = tasks, state, seen, generator
             self._steps = torch.zeros(self.num_envs, dtype=torch.int64)
         return self._seen[:, 0].numpy().copy(), {}
+
+    def _told(self, tasks: dict[str, Any]) -> Tasks:
+        told = {name: _tensor(leaf) for name, leaf in tasks.items()}
+        if (found := check_tasks(self.environment, told)) != self.num_envs:
+            raise ValueError(f"expected a task for each of {self.num_envs} copies; found {found}.")
+        return told
+
+    def _drawn(self, seed: int) -> Tasks:
+        return self.environment.draw_tasks(seed, np.arange(self.num_envs))
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Take a step in every task."""
@@ -165,6 +177,10 @@ def _actions(environment: Environment, actions: NDArray[Any]) -> Tensor:
     if environment.discrete:
         return torch.eye(environment.actions)[torch.as_tensor(actions, dtype=torch.int64)]
     return torch.as_tensor(actions, dtype=torch.get_default_dtype())
+
+
+def _tensor(leaf: Any) -> Tensor:
+    return torch.as_tensor(np.asarray(leaf), dtype=torch.get_default_dtype())
 
 
 def _like(mask: Tensor, leaf: Tensor) -> Tensor:
