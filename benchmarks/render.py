@@ -203,7 +203,9 @@ def returns(table: str, first: str, *by: str) -> str:
             f"{row['value']:.2f} ± {row['ci95']:.2f}" + (f" ({row['published']:g})" if row["published"] else "")
             for row in found
         ]
-        spent = f"{found[0]['steps']:,} steps, {found[0]['seconds'] / 60:.0f} min" if found[0]["steps"] else ""
+        tasks = re.search(r"\d+ tasks a step", found[0]["variant"])  # where a table has rows of several
+        many = f" of {tasks[0].removesuffix(' a step')}" if tasks else ""
+        spent = f"{found[0]['steps']:,} steps{many}, {found[0]['seconds'] / 60:.0f} min" if found[0]["steps"] else ""
         rows.append((", ".join(map(str, keys)), *cells, *[""] * (4 - len(cells)), spent))
     return markdown((first, "before", "1 step", "2 steps", "3 steps", "training"), rows)
 
