@@ -36,7 +36,7 @@ from kshot.cli.presets import with_preset
 from kshot.cli.run_config import learner_name, load_config
 from kshot.core import Learner
 from kshot.evaluation import evaluate
-from kshot.run_folder import RunFolder
+from kshot.run_folder import read_lines
 from rows import result_row, write_rows
 
 PUBLISHED: dict[tuple[str, int], dict[int, float | None]] = {  # by learner and shots, then by ways
@@ -150,7 +150,7 @@ def _published(told: MAMLOptions | ReptileOptions) -> MAMLOptions | ReptileOptio
 
 def curve(run: Path) -> list[tuple[int, float]]:
     """Return the accuracy on validation tasks by step."""
-    lines = RunFolder(run, resume=True).read_metrics()
+    lines = read_lines(run / "metrics.jsonl")
     return [(line["step"], line["val_accuracy"]) for line in lines if "val_accuracy" in line]
 
 

@@ -81,6 +81,14 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path: Path) -> 
     assert steps == [5, 10, 13, 15, 20]
 
 
+def test_training_sweeps_away_what_a_killed_process_left(tmp_path: Path) -> None:
+    (tmp_path / "last.safetensors.1.part").write_bytes(b"half of it")
+    RunFolder(tmp_path)
+    assert list(tmp_path.glob("*.part"))
+    run(tmp_path, 5)
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_a_run_with_a_scheduler_is_not_resumed_without_it(tmp_path: Path) -> None:
     run(tmp_path, 5)
     before = (tmp_path / "last.safetensors").read_bytes()

@@ -6,7 +6,7 @@ from typing import Any
 
 from kshot.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "read_lines"]
 
 
 class RunFolder:
@@ -32,11 +32,11 @@ class RunFolder:
         if resume and not self.last.exists():
             raise ValueError(f"{self.path} holds no run to resume: {self.last.name} is missing.")
         self.path.mkdir(parents=True, exist_ok=True)
-        for part in self.path.glob("*.part"):  # of a process that was killed while saving
-            part.unlink()
 
     def load_last(self) -> Any | None:
-        """Return the state to resume from, None at the start of a run."""
+        """Return the state to resume from, None at the start of a run; call it where training begins, and only there."""
+        for part in self.path.glob("*.part"):  # of a process that was killed while saving
+            part.unlink()
         if not self.last.exists():
             return None
         content = load_checkpoint(self.last)
@@ -58,12 +58,19 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the lines of ``metrics.jsonl``; a last line cut short by a killed process is left out."""
-        if not self.metrics.exists():
-            return []
-        lines = self.metrics.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        return read_lines(self.metrics)
 
     def _drop_metrics_after(self, step: int) -> None:
         # A killed process may have written metrics of steps that its last checkpoint has not seen.
         kept = [json.dumps(line) for line in self.read_metrics() if line["step"] <= step]
         write_atomically(self.metrics, "".join(line + "\n" for line in kept).encode())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file of JSON lines, none where there is no file; a last line cut short is left out.
+
+    It only reads, so that a run may be looked at while it is training.
+    """
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]

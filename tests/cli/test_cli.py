@@ -208,6 +208,14 @@ def test_eval_prints_accuracy_with_its_interval_and_keeps_it(kshot: Kshot, run: 
     assert "3-way 1-shot" in (run / "report.html").read_text()
 
 
+def test_eval_leaves_what_a_training_run_is_about_to_save(kshot: Kshot, run: Path) -> None:
+    (run / "last.safetensors").unlink()  # the run has validated, and is saving its first state to resume from
+    part = run / "last.safetensors.1.part"
+    part.write_bytes(b"half of it")
+    assert kshot("eval", run, "--tasks", 4).code == 0
+    assert part.read_bytes() == b"half of it"
+
+
 def test_eval_gives_the_same_numbers_again(kshot: Kshot, run: Path) -> None:
     kshot("eval", run, "--tasks", 20)
     kshot("eval", run, "--tasks", 20)

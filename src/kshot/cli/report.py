@@ -17,7 +17,7 @@ from kshot.evaluation import Evaluation
 from kshot.learners.gradient import MAML
 from kshot.losses import mean_squared_error
 from kshot.report import Panel, Section, drawn_episode, learning_curve, results_table, wave_figure, write_report
-from kshot.run_folder import RunFolder
+from kshot.run_folder import read_lines
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
 from kshot.tasks.strings import StringLabels
@@ -37,7 +37,7 @@ def report_run(folder: Path, options: LearnerOptions, console: Console) -> None:
     tasks = fixed_tasks(options, "test", 1)
     sections = [
         *_answers(learner, tasks),
-        Section("How it learned", learning_curve(RunFolder(folder, True).read_metrics())),
+        Section("How it learned", learning_curve(read_lines(folder / "metrics.jsonl"))),
     ]
     if results := _results(folder):
         sections.insert(-1, Section("How good it is on unseen classes", results_table(results)))
