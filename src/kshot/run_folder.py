@@ -6,7 +6,7 @@ from typing import Any
 
 from kshot.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 
-__all__ = ["RunFolder", "read_lines"]
+__all__ = ["RunFolder", "append_line", "read_lines"]
 
 
 class RunFolder:
@@ -74,3 +74,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Add a line to a file of JSON lines, in place of a last one cut short by a killed process."""
+    with path.open("a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(line).encode() + b"\n")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kshot.checkpoint import load_checkpoint
+from kshot.checkpoint import load_checkpoint, save_checkpoint
 from kshot.cli import main
 
 COMMAND = [sys.executable, "-c", "from kshot.cli import main; main()"]
@@ -221,6 +221,48 @@ def test_eval_gives_the_same_numbers_again(kshot: Kshot, run: Path) -> None:
     kshot("eval", run, "--tasks", 20)
     one, other = (json.loads(line) for line in (run / "results.jsonl").read_text().splitlines())
     assert one == other
+
+
+def result_table(run: Path) -> str:
+    return (run / "report.html").read_text().partition('<table class="results">')[2].partition("</table>")[0]
+
+
+def test_the_report_shows_results_of_the_present_weights_alone(kshot: Kshot, run: Path) -> None:
+    assert kshot("eval", run, "--tasks", 5).code == 0
+    assert "1-shot" in result_table(run)
+    best = load_checkpoint(run / "best.safetensors")
+    save_checkpoint(run / "best.safetensors", {**best, "step": 9})  # as a resumed run that found better ones does
+    assert kshot("eval", run, "--tasks", 5, "--shots", 2).code == 0
+    assert "1-shot" not in result_table(run)
+    assert "2-shot" in result_table(run)
+
+
+def test_results_of_unknown_weights_are_not_shown(kshot: Kshot, run: Path) -> None:
+    assert kshot("eval", run, "--tasks", 5).code == 0
+    (line,) = (json.loads(line) for line in (run / "results.jsonl").read_text().splitlines())
+    del line["step"]  # as lines were before they told it
+    (run / "results.jsonl").write_text(json.dumps(line) + "\n")
+    assert kshot("eval", run, "--tasks", 5, "--shots", 2).code == 0
+    assert "1-shot" not in result_table(run)
+
+
+def test_a_result_cut_short_by_a_killed_process_is_left_out(kshot: Kshot, run: Path) -> None:
+    assert kshot("eval", run, "--tasks", 5).code == 0
+    with (run / "results.jsonl").open("a") as file:
+        file.write('{"metric": "accu')
+    ran = kshot("eval", run, "--tasks", 5, "--shots", 2)
+    assert ran.code == 0, ran.err
+    assert len([json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]) == 2
+    assert all(shots in result_table(run) for shots in ("1-shot", "2-shot"))
+
+
+def test_a_run_that_ended_before_its_first_validation_is_judged(kshot: Kshot, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ran = kshot(*SINUSOID, "--steps", 0, "--out", run)
+    assert ran.code == 0, ran.err
+    ran = kshot("eval", run, "--tasks", 4)
+    assert ran.code == 0, ran.err
+    assert "How it learned" not in (run / "report.html").read_text()
 
 
 def test_more_ways_than_there_are_classes_is_refused(kshot: Kshot, run: Path) -> None:

@@ -8,7 +8,8 @@ from kshot.allocator import keep_freed_memory
 from kshot.cli.build import fixed_tasks, load_best
 from kshot.cli.learner_options import LearnerOptions, RecurrentOptions
 from kshot.cli.options import Compare, Eval
-from kshot.cli.report import report_run, save_result
+from kshot.cli.report import report_run
+from kshot.cli.results import best_step, save_result
 from kshot.cli.run_config import load_config
 from kshot.core import Learner
 from kshot.evaluation import Evaluation, compare, evaluate
@@ -22,12 +23,13 @@ def run_eval(command: Eval) -> None:
     """Evaluate the best learner of a run on test tasks, and add the result to its report."""
     console = Console(markup=False)
     options = load_config(command.run)
+    step = best_step(command.run)  # before the weights are read: a run that is training may save better ones meanwhile
     learner, tasks = _prepared(
         command.run, options, command.tasks, command.ways, command.shots, command.queries, command.inner_steps
     )
     result = _judged(command.run, learner, tasks, console)
     console.print(str(result), highlight=False, soft_wrap=True)
-    save_result(command.run, result)
+    save_result(command.run, result, step)
     if isinstance(options, RecurrentOptions):
         _print_presentations(
             learner, tasks, command.shots if command.shots is not None else options.shots or 1, console

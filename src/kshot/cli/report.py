@@ -1,6 +1,5 @@
 """``report.html``: of a run, after training and after every evaluation, and of the demo."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from kshot.batching import unstack
 from kshot.cli.build import fixed_tasks, load_best
 from kshot.cli.learner_options import LearnerOptions
+from kshot.cli.results import present_results
 from kshot.core import Episode, Learner
 from kshot.evaluation import Evaluation
 from kshot.learners.gradient import MAML
@@ -22,25 +22,18 @@ from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
 from kshot.tasks.strings import StringLabels
 
-__all__ = ["demo_report", "report_run", "save_result", "wave_panels"]
-
-
-def save_result(folder: Path, result: Evaluation) -> None:
-    """Add an evaluation, every score of it, to ``results.jsonl``."""
-    with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(result.to_record()) + "\n")
+__all__ = ["demo_report", "report_run", "wave_panels"]
 
 
 def report_run(folder: Path, options: LearnerOptions, console: Console) -> None:
     """Write the report of a run: a task with the learner's answers, the learning curve, and the results so far."""
     learner = load_best(folder, options)
     tasks = fixed_tasks(options, "test", 1)
-    sections = [
-        *_answers(learner, tasks),
-        Section("How it learned", learning_curve(read_lines(folder / "metrics.jsonl"))),
-    ]
-    if results := _results(folder):
-        sections.insert(-1, Section("How good it is on unseen classes", results_table(results)))
+    sections = _answers(learner, tasks)
+    if results := {_name(result): result for result in present_results(folder)}:
+        sections.append(Section("How good it is on unseen classes", results_table(results)))
+    if metrics := read_lines(folder / "metrics.jsonl"):  # a run may end before its first validation
+        sections.append(Section("How it learned", learning_curve(metrics)))
     path = folder / "report.html"
     write_report(
         path, f"{type(learner).__name__} on {options.data}", sections, f"Run {folder.name}, seed {options.seed}"
@@ -93,14 +86,6 @@ def _answers(learner: Learner, tasks: TaskSource) -> list[Section]:
     with torch.no_grad():
         predictions = learner.eval().predictions(task)
     return [Section("Classes it had never seen", drawn_episode(unstack(task)[0], predictions[0]))]
-
-
-def _results(folder: Path) -> dict[str, Evaluation]:
-    path = folder / "results.jsonl"
-    if not path.exists():
-        return {}
-    results = [Evaluation.from_record(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {_name(result): result for result in results}
 
 
 def _name(result: Evaluation) -> str:
