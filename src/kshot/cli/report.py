@@ -1,5 +1,6 @@
 """``report.html``: of a run, after training and after every evaluation, and of the demo."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,10 +13,9 @@ from kshot.batching import unstack
 from kshot.cli.build import fixed_tasks, load_best
 from kshot.cli.learner_options import LearnerOptions
 from kshot.cli.results import present_results
-from kshot.core import Episode, Learner
+from kshot.core import Batch, Episode, Learner
 from kshot.evaluation import Evaluation
 from kshot.learners.gradient import MAML
-from kshot.losses import mean_squared_error
 from kshot.report import Panel, Section, drawn_episode, learning_curve, results_table, wave_figure, write_report
 from kshot.run_folder import read_lines
 from kshot.tasks.sinusoid import Sinusoids
@@ -57,18 +57,24 @@ def demo_report(folder: Path, results: Mapping[str, Evaluation], answered: tuple
 def wave_panels(learners: Mapping[str, MAML], steps: tuple[int, ...], shots: int = 5, seed: int = 5) -> list[Panel]:
     """Predict one wave after some numbers of gradient steps, a panel for each learner."""
     tasks = Sinusoids(shots, seed=seed)
-    task = unstack(tasks.sample(np.arange(1)))[0]
+    support, _ = unstack(tasks.sample(np.arange(1)))[0]
     amplitude, phase = (value[0, 0, 0] for value in tasks.waves(np.arange(1)))
     x = torch.linspace(-5, 5, 200)
-    panels = []
-    for name, learner in learners.items():
-        curves = {}
-        for count in steps:
-            stepped = MAML(learner.model, learner.lr, count, loss=mean_squared_error)
-            with torch.no_grad():
-                curves[_in_words(count)] = stepped.predict(stepped.adapt(task.support), x[:, None])[:, 0]
-        panels.append(Panel(name, x, amplitude * (x - phase).sin(), task.support, curves))
-    return panels
+    truth = amplitude * (x - phase).sin()
+    whole = Episode(support, Batch(x[:, None], truth[:, None]))
+    return [
+        Panel(name, x, truth, support, {_in_words(count): _after(learner, count, whole) for count in steps})
+        for name, learner in learners.items()
+    ]
+
+
+@torch.no_grad()
+def _after(learner: MAML, steps: int, task: Episode) -> Tensor:
+    """Return what a learner answers after a number of steps, by the step sizes, the rule and the encoder that it has."""
+    stepped = copy.deepcopy(learner).eval()
+    stepped.test_steps = steps
+    answers: Tensor = stepped.predictions([task])[0][:, 0]
+    return answers
 
 
 def _in_words(steps: int) -> str:
@@ -81,7 +87,7 @@ def _answers(learner: Learner, tasks: TaskSource) -> list[Section]:
     task = next(iter(tasks.batches(1)))
     assert isinstance(task, Episode)
     if isinstance(learner, MAML) and isinstance(tasks, Sinusoids):
-        steps = tuple(sorted({0, 1, learner.steps, 10}))
+        steps = tuple(sorted({0, 1, learner.test_steps, 10}))
         return [Section("A wave it had never seen", wave_figure(wave_panels({"MAML": learner}, steps, tasks.shots)))]
     with torch.no_grad():
         predictions = learner.eval().predictions(task)
