@@ -472,6 +472,30 @@ def test_counts_below_one_are_refused(kshot: Kshot, tmp_path: Path) -> None:
     )
 
 
+def test_without_matplotlib_everything_runs_but_the_report(
+    kshot: Kshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing = ("matplotlib", "kshot.report", "kshot.cli.report")
+    for name in [name for name in sys.modules if name.startswith(drawing)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setenv("KSHOT_DATA", str(tmp_path / "empty"))
+    monkeypatch.setenv("KSHOT_OFFLINE", "1")
+    run = tmp_path / "run"
+    for command in (
+        (*SINUSOID, "--steps", 1, "--out", run),
+        ("resume", run, "--steps", 2),
+        ("eval", run, "--tasks", 4),
+        ("demo", "--seconds", 1, "--tasks", 2, "--out", tmp_path / "demo"),
+    ):
+        ran = kshot(*command)
+        assert ran.code == 0, ran.err
+        assert ran.out.count("no report: pip install 'kshot[report]'\n") == 1
+    ran = kshot("compare", run, run, "--tasks", 4)
+    assert ran.code == 0, ran.err
+    assert "no report" not in ran.out
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(kshot: Kshot, tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = [*COMMAND, *SINUSOID, "--minutes", "2", "--out", str(run)]

@@ -9,7 +9,7 @@ from kshot.allocator import keep_freed_memory
 from kshot.batching import unstack
 from kshot.cli.draw import draw_task
 from kshot.cli.options import Demo
-from kshot.cli.report import demo_report
+from kshot.cli.results import can_report
 from kshot.core import Episode
 from kshot.evaluation import Evaluation, evaluate
 from kshot.learners.gradient import MAML
@@ -43,8 +43,11 @@ def run_demo(command: Demo) -> None:
         answers = reader.eval().predictions(task)
     console.print(draw_task(unstack(task)[0], answers[0]))
     waves = _train_waves(command.seconds / 6, command.tasks, console)
-    report = demo_report(command.out, results, (unstack(task)[0], answers[0]), waves)
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    if can_report(console):
+        from kshot.cli.report import demo_report
+
+        report = demo_report(command.out, results, (unstack(task)[0], answers[0]), waves)
+        console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 
 def _characters(console: Console) -> Splits:

@@ -8,8 +8,7 @@ from kshot.allocator import keep_freed_memory
 from kshot.cli.build import fixed_tasks, load_best
 from kshot.cli.learner_options import LearnerOptions, RecurrentOptions
 from kshot.cli.options import Compare, Eval
-from kshot.cli.report import report_run
-from kshot.cli.results import best_step, save_result
+from kshot.cli.results import best_step, can_report, save_result
 from kshot.cli.run_config import load_config
 from kshot.core import Learner
 from kshot.evaluation import Evaluation, compare, evaluate
@@ -34,7 +33,10 @@ def run_eval(command: Eval) -> None:
         _print_presentations(
             learner, tasks, command.shots if command.shots is not None else options.shots or 1, console
         )
-    report_run(command.run, options, console)
+    if can_report(console):
+        from kshot.cli.report import report_run
+
+        report_run(command.run, options, console)
 
 
 def _print_presentations(learner: Learner, tasks: TaskSource, shots: int, console: Console) -> None:

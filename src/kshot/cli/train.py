@@ -12,7 +12,7 @@ from kshot.allocator import keep_freed_memory
 from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, picture_of, training_tasks
 from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MemoryOptions, MetricOptions, ReptileOptions
 from kshot.cli.options import Resume
-from kshot.cli.report import report_run
+from kshot.cli.results import can_report
 from kshot.cli.run_config import learner_name, load_config, save_config
 from kshot.core import Learner
 from kshot.progress import show_progress
@@ -92,7 +92,10 @@ def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: b
     if trained.reason == "interrupted":
         console.print(f"Saved. Go on with: kshot resume {folder}", highlight=False, soft_wrap=True)
         return
-    report_run(folder, options, console)
+    if can_report(console):
+        from kshot.cli.report import report_run
+
+        report_run(folder, options, console)
     console.print(f"Judge it on unseen classes with: kshot eval {folder}", highlight=False, soft_wrap=True)
 
 
