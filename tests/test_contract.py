@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -532,7 +533,26 @@ class ClaimsUnlabelled(Sound):
     uses_unlabelled = True
 
 
+class DividesByEachRow(Sound):
+    def adapt(self, support: Batch) -> Any:
+        return (support.y / support.y.sum(1, keepdim=True)).mT @ support.x
+
+
+class PredictsNothing(Sound):
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        return super().predict(state, x) / 0.0
+
+
+class EncodesWithoutGradients(Sound):
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        return super().encode(x)
+
+
 BROKEN = {
+    DividesByEachRow: ("check_unlabelled_examples", "must be finite"),
+    PredictsNothing: ("check_adapt_and_predict_are_pure", "must be finite"),
+    EncodesWithoutGradients: ("check_gradient_reaches_every_parameter", "gets no gradient"),
     KeepsText: ("check_state_is_tensors", "pytree of tensors"),
     CountsTasks: ("check_adapt_and_predict_are_pure", "state_dict untouched"),
     AddsNoise: ("check_adapt_and_predict_are_pure", "the same predictions"),
@@ -551,6 +571,34 @@ BROKEN = {
     ClaimsFixedWays: ("check_fixed_ways", "fixed_ways=False"),
     HidesFixedWays: ("check_fixed_ways", "fixed_ways=True"),
 }
+
+
+class InsistsOnThreeWays(Sound):
+    fixed_ways = True
+
+    def __init__(self, error: type[Exception]) -> None:
+        super().__init__()
+        self.error = error
+
+    def adapt(self, support: Batch) -> Any:
+        if support.y.shape[-1] != 3:
+            raise self.error
+        return super().adapt(support)
+
+
+@pytest.mark.parametrize("error", [AssertionError, IndexError, RuntimeError])
+def test_a_learner_refuses_other_ways_by_any_error(error: type[Exception]) -> None:
+    check_learner(InsistsOnThreeWays(error), rows())
+
+
+def test_tasks_that_are_no_stack_of_two_are_refused() -> None:
+    tasks = rows().sample(np.arange(2))
+    with pytest.raises(ValueError, match="two or more stacked ones; found 1"):
+        check_learner(Sound(), rows().sample(np.arange(1)))
+    with pytest.raises(ValueError, match="Stack tasks along a leading axis"):
+        check_learner(Sound(), unstack(tasks)[0])
+    with pytest.raises(ValueError, match=r"found a list\. Stack a list of Episodes"):
+        check_learner(Sound(), unstack(tasks))
 
 
 def test_tasks_of_several_sizes_are_refused() -> None:

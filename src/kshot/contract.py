@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from kshot.batching import leaves, map_leaves, unstack
 from kshot.core import Batch, Episode, Learner
 from kshot.finite_differences import finite_difference_error, least_norm
+from kshot.validation import check_task
 
 __all__ = ["CHECKS", "Case", "ContractError", "check_learner", "make_case"]
 
@@ -51,7 +52,7 @@ def check_learner(learner: Learner, episodes: Any, direction: Direction | None =
 
     Raises:
         ContractError: the first promise that is broken, with what was expected and found.
-        ValueError: the tasks have several sizes.
+        ValueError: the tasks are fewer than two, not stacked, or of several sizes.
 
     >>> from kshot.learners.metric import Prototypical
     >>> from kshot.tasks.episodes import Episodes
@@ -67,11 +68,19 @@ def check_learner(learner: Learner, episodes: Any, direction: Direction | None =
 
 def make_case(learner: Learner, episodes: Any, direction: Direction | None = None) -> Case:
     """Copy a learner to float64, away from special points such as zero biases, and draw its tasks."""
+    if not isinstance(episodes, Episode) and not hasattr(episodes, "sample"):
+        raise ValueError(
+            "check_learner takes a source of tasks, or an Episode of two or more stacked tasks; found a "
+            f"{type(episodes).__name__}. Stack a list of Episodes of one size by kshot.batching.stack."
+        )
     tasks = episodes if isinstance(episodes, Episode) else episodes.sample(np.arange(3))
     if not isinstance(tasks, Episode):
         raise ValueError(
             "check_learner stacks three tasks; found tasks of several sizes. Give them the same ways and shots."
         )
+    check_task(tasks, axes=("tasks", "n"))
+    if len(tasks.query.y) < 2:
+        raise ValueError("check_learner compares tasks, and needs two or more stacked ones; found 1. Draw more.")
     twin = copy.deepcopy(learner).double().eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -92,6 +101,7 @@ def check_adapt_and_predict_are_pure(case: Case) -> None:
     """The same inputs give the same outputs, and neither the learner nor the inputs change."""
     before = copy.deepcopy((case.learner.state_dict(), case.tasks))
     first, second = _predictions(case), _predictions(case)
+    _require(bool(first.isfinite().all()), "predictions must be finite; found some that are not. Divide by no zero.")
     _equal(first, second, "the same tasks must give the same predictions in eval mode. Draw nothing at random there.")
     names = case.learner.state_dict()
     changed = [name for name in names if not torch.equal(names[name], before[0][name])]
@@ -250,7 +260,7 @@ def check_fixed_ways(case: Case) -> None:
     ways = fewer.query.y.shape[-1]
     try:
         takes = _one(case, fewer).shape[-1] == ways
-    except (RuntimeError, ValueError):
+    except Exception:  # whatever a learner refuses it by
         takes = False
     declared = case.learner.fixed_ways
     _require(
@@ -313,9 +323,12 @@ def _equal(one: Tensor, other: Tensor, promise: str, scale: float = 0.0) -> None
 
 def _declared(flag: str, case: Case, one: Tensor, other: Tensor, change: str) -> None:
     """Require that predictions differ exactly where the learner declares that they may."""
+    finite = bool(one.isfinite().all() and other.isfinite().all())
+    _require(finite, f"predictions must be finite; found some that are not, at the latest after {change}.")
     declared, distance = bool(getattr(case.learner, flag)), _distance(one.detach(), other.detach())
+    differs = not distance < _CLOSE
     _require(
-        (distance >= _CLOSE) == declared,
+        differs == declared,
         f"{flag}={declared} is declared, but predictions differ by {distance:.1e} after {change}; mend it, or declare "
         f"{flag}={not declared}.",
     )
@@ -364,5 +377,8 @@ def _gradients(case: Case, tasks: Any) -> dict[str, Tensor]:
     named = {name: p for name, p in case.learner.named_parameters() if p.requires_grad}
     if not named:
         return {}  # nothing is meta-learned, as in a nearest mean of raw inputs
-    found = torch.autograd.grad(_meta_loss(case, tasks), list(named.values()), allow_unused=True)
+    loss = _meta_loss(case, tasks)
+    if not loss.requires_grad:  # nothing is reached, as where encode runs without gradients
+        return {}
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
