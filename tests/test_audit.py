@@ -277,7 +277,8 @@ def test_where_vmap_gives_way_to_a_loop_is_slow() -> None:
 
 
 def test_an_operation_that_vmap_loops_over_is_slow() -> None:
-    found = audit(nn.Sequential(nn.Linear(6, 8), nn.Unflatten(1, (8, 1)), nn.FractionalMaxPool2d(1, 1)))
+    pool = nn.Unflatten(1, (8, 1, 1)), nn.FractionalMaxPool2d(1, 1), nn.Flatten()
+    found = audit(nn.Sequential(nn.Linear(6, 8), *pool, nn.Linear(8, 3)))
     slow = [one.where for one in found.findings if one.severity == "slow"]
     assert slow == ["aten::fractional_max_pool2d", "aten::fractional_max_pool2d_backward"]
     assert found.exact
@@ -306,6 +307,25 @@ def test_a_model_that_makes_float32_tensors_by_default_is_audited() -> None:
 
 def test_a_loss_that_is_not_finite_is_a_finding() -> None:
     assert "The loss is nan" in only(audit(Through(lambda x: x / 0 * 0)), "wrong").what
+
+
+@pytest.mark.parametrize(
+    ("function", "inner"),
+    [(lambda x: x.relu().sqrt(), set()), (lambda x: (x * (x > 0)).sqrt(), {"first.weight, first.bias"})],
+    ids=["second order", "first order"],
+)
+def test_a_gradient_that_is_not_finite_is_a_finding(function: Callable[[Tensor], Tensor], inner: set[str]) -> None:
+    found = audit(Through(function))
+    wrong = [one for one in found.findings if one.severity == "wrong"]
+    assert {one.where for one in wrong} == {"meta-gradient, 1 step", "meta-gradient, 2 steps"} | inner
+    assert all("is not finite" in one.what and "root" in one.remedy for one in wrong)
+    assert not found.exact
+
+
+def test_a_gradient_of_zero_proves_nothing() -> None:
+    found = check_meta_gradient(nn.Linear(6, 1), cross_entropy, tasks(ways=1), steps=(1,))
+    assert "the gradient is zero, so nothing is checked" in only(found, "wrong").what
+    assert not found.exact
 
 
 def test_lazy_layers_and_kept_tensors_are_audited() -> None:

@@ -1,5 +1,6 @@
 """A gradient checked against differences of the loss: the one judge that needs no automatic differentiation."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -24,7 +25,8 @@ def finite_difference_error(
         gradients: of some or all of the parameters, by name.
 
     Returns:
-        The largest relative error, and the name of its parameter.
+        The largest relative error, and the name of its parameter. It is infinite where the loss, the gradient or the slope
+        of a parameter is not finite.
 
     >>> p = torch.tensor([3.0], dtype=torch.float64)
     >>> finite_difference_error(lambda: (p**2).sum(), {"p": p}, {"p": 2 * p})[0] < 1e-8
@@ -33,8 +35,12 @@ def finite_difference_error(
     True
     """
     generator = torch.Generator().manual_seed(1)
+    value = loss().item()
+    for name, gradient in gradients.items():  # before any of them moves its parameter
+        if not (math.isfinite(value) and gradient.isfinite().all()):
+            return math.inf, name
     # The last term is what rounding of the loss leaves visible of a slope.
-    least = max(least_norm(gradients), 1e-3 * abs(loss().item()))
+    least = max(least_norm(gradients), 1e-3 * abs(value))
     worst = (0.0, "")
     for name, gradient in gradients.items():
         drawn = torch.randn(gradient.shape, generator=generator, dtype=torch.float64).to(gradient.device)
@@ -60,5 +66,6 @@ def _slope_error(loss: Callable[[], Tensor], parameter: Tensor, unit: Tensor, ex
         parameter.add_(unit, alpha=-2 * h)
         below = loss().item()
         parameter.add_(unit, alpha=h)
-        errors.append(abs((above - below) / (2 * h) - expected))
+        error = abs((above - below) / (2 * h) - expected)
+        errors.append(math.inf if math.isnan(error) else error)  # NaN is less than nothing, and min might return it
     return min(errors)

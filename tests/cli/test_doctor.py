@@ -114,7 +114,11 @@ def test_a_budget_is_answered_with_what_fits(doctor: Doctor) -> None:
         (("models.py:pair",), "the model must return one tensor; found tuple"),
         (("models.py:net", "--ways", 4), "to (4, 4), a row for each example; found (4, 3)"),
         (("models.py:net", "--input", "1,5,5"), "the model cannot be called on torch.float32 of (3, 1, 5, 5)"),
-        (("models.py:net", "--tasks", 0), "--tasks, --ways, --shots and --queries must be at least 1."),
+        (("models.py:net", "--tasks", 0, "--shots", -1), "counts must be at least 1; found --tasks 0, --shots -1."),
+        (("models.py:reader", "--integers", 0), "counts must be at least 1; found --integers 0."),
+        (("models.py:regressor", "--targets", 0), "counts must be at least 1; found --targets 0."),
+        (("models.py:net", "--ways", 1), "the loss is constant. For a model of one output use --targets 1."),
+        (("models.py:net", "--input=-6"), "--input must be the shape of one example, such as 1,28,28; found '-6'"),
         (
             ("models.py:net", "--steps", 0),
             "steps must be one or more numbers of at least 1, such as (1, 5); found (0,).",

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kshot.audit.inspection import (
+    NOT_FINITE,
     dropout_findings,
     missing_derivative,
     purity_findings,
@@ -95,7 +96,8 @@ def check_meta_gradient(
                 "wrong", "forward", f"it does not run in float64, so nothing is checked. {exact.cause}", remedy
             )
             return Audit((), (wrong, *findings))
-        errors, failures = _compared(exact, steps)
+        errors, failures, doubts = _compared(exact, steps)
+        findings += doubts
         findings += _inspected(
             exact, max(steps), batched=not any("mixed, vmap" in paths for paths in failures.values())
         )
@@ -136,10 +138,11 @@ def _float64_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _compared(problem: Problem, steps: Sequence[int]) -> tuple[list[PathError], Failures]:
-    """Measure every path at every number of steps; return also what stopped some, with the names of those paths."""
+def _compared(problem: Problem, steps: Sequence[int]) -> tuple[list[PathError], Failures, list[Finding]]:
+    """Measure every path at every number of steps; return also what stopped some, and what no path can be judged by."""
     errors: list[PathError] = []
     failures: Failures = {}
+    doubts: list[Finding] = []
     for count in steps:
         outcomes = {_PLAIN: attempt(partial(_textbook_gradients, problem, count))}
         for mode, batched in PATHS:
@@ -148,8 +151,20 @@ def _compared(problem: Problem, steps: Sequence[int]) -> tuple[list[PathError], 
         for name, outcome in outcomes.items():
             if isinstance(outcome, Failure) and name not in failures.setdefault(outcome.cause, []):
                 failures[outcome.cause].append(name)
+        if not isinstance(truth := outcomes[_PLAIN], Failure):
+            doubts += _doubts(truth, count)
         errors += _errors(problem, count, outcomes)
-    return errors, failures
+    return errors, failures, doubts
+
+
+def _doubts(truth: Weights, steps: int) -> Iterator[Finding]:
+    """Say where the meta-gradient itself is nothing that a path could be compared with."""
+    where = f"meta-gradient, {steps} step{'s' if steps > 1 else ''}"
+    if not all(gradient.isfinite().all() for gradient in truth.values()):
+        yield Finding("wrong", where, "the gradient is not finite.", f"{NOT_FINITE} Or lower the inner step size.")
+    elif truth and not any(gradient.any() for gradient in truth.values()):
+        remedy = "Audit it on tasks whose loss depends on its parameters: classes need two ways."
+        yield Finding("wrong", where, "the gradient is zero, so nothing is checked.", remedy)
 
 
 def _errors(problem: Problem, steps: int, outcomes: dict[str, Weights | Failure]) -> Iterator[PathError]:

@@ -18,6 +18,7 @@ from kshot.batching import unstack
 from kshot.learners.gradient import MAML
 
 __all__ = [
+    "NOT_FINITE",
     "dropout_findings",
     "missing_derivative",
     "purity_findings",
@@ -26,6 +27,7 @@ __all__ = [
     "vmap_findings",
 ]
 
+NOT_FINITE = "Look for a division by zero, or the root, the logarithm or the norm of zero."
 _SAME = 1e-12  # relative, between losses in float64 that should be one number
 _CLOSE = 1e-5  # relative; finite differences themselves are good to about 1e-8
 
@@ -103,7 +105,10 @@ def reach_findings(problem: Problem) -> Iterator[Finding]:
         yield Finding(
             "note", _listed(unused), "the support loss does not use it, so the inner loop leaves it as it is."
         )
-    if reached and slope_error(problem, _support_loss, reached) > _CLOSE:
+    infinite = [name for name, gradient in reached.items() if not gradient.isfinite().all()]
+    if infinite:
+        yield Finding("wrong", _listed(infinite), "the gradient of the support loss is not finite.", NOT_FINITE)
+    elif reached and slope_error(problem, _support_loss, reached) > _CLOSE:
         off = [name for name in reached if slope_error(problem, _support_loss, {name: reached[name]}) > _CLOSE]
         what = "the gradient of the support loss is not what finite differences say: a part of its path is detached."
         yield Finding("wrong", _listed(off), what, f"{remedy} Or the backward pass of a function of yours is off.")

@@ -41,8 +41,12 @@ def run_doctor(command: Doctor) -> None:
 def _tasks(command: Doctor) -> Episode:
     """Draw random tasks of the shape that the command names."""
     shots = (1 if command.targets is None else 10) if command.shots is None else command.shots
-    if min(command.tasks, command.ways, shots, command.queries) < 1:
-        raise ValueError("--tasks, --ways, --shots and --queries must be at least 1.")
+    needed = {"tasks": command.tasks, "ways": command.ways, "shots": shots, "queries": command.queries}
+    counts = {**needed, "targets": command.targets, "integers": command.integers}
+    if below := [f"--{name} {count}" for name, count in counts.items() if count is not None and count < 1]:
+        raise ValueError(f"counts must be at least 1; found {', '.join(below)}.")
+    if command.targets is None and command.ways == 1:
+        raise ValueError("--ways 1: of a single class the loss is constant. For a model of one output use --targets 1.")
     generator = torch.Generator().manual_seed(0)
     return Episode(*(_examples(command, count, generator) for count in (shots, command.queries)))
 
@@ -61,9 +65,12 @@ def _examples(command: Doctor, count: int, generator: torch.Generator) -> Batch:
 
 def _shape(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        shape = [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"--input must be the shape of one example, such as 1,28,28; found {text!r}.") from None
+        shape = [0]
+    if min(shape) < 1:
+        raise ValueError(f"--input must be the shape of one example, such as 1,28,28; found {text!r}.")
+    return shape
 
 
 def _bytes(text: str) -> int:
