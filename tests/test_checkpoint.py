@@ -32,6 +32,21 @@ def test_values_that_cannot_be_saved_are_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "content", [{"a/b": torch.zeros(1), "a": {"b": torch.ones(1)}}, {1: torch.zeros(1), "1": torch.ones(1)}]
+)
+def test_two_tensors_of_one_place_are_refused(tmp_path: Path, content: object) -> None:
+    with pytest.raises(ValueError, match="two tensors of a checkpoint would stand at /"):
+        save_checkpoint(tmp_path / "c.safetensors", content)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"Nothing was saved\. Check that .*file is a folder that you may write to"):
+        save_checkpoint(tmp_path / "file" / "c.safetensors", {"step": 1})
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_a_checkpoint_cut_short_is_refused(tmp_path: Path, share: float) -> None:
     path = tmp_path / "c.safetensors"
@@ -75,6 +90,6 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL_DISK, str(path)]
     told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     assert "could not save" in told
-    assert "The file saved before it is untouched" in told
+    assert "The file saved before it is untouched. Free some space" in told
     assert load_checkpoint(path)["step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]

@@ -77,6 +77,14 @@ def test_on_a_terminal_it_says_that_nothing_is_validated_yet() -> None:
     assert "not validated yet" in last_frame(shown(terminal=True, steps=39))
 
 
+def test_on_a_terminal_the_last_validation_is_shown_where_none_beats_that_of_an_earlier_sitting() -> None:
+    file = io.StringIO()
+    with show_progress("training", Console(file=file, force_terminal=True, width=80)) as watch:
+        for step, score in ((50, 0.75), (51, 0.5)):
+            watch(Report(step, 0.5, 1.0 * step, step / 100, step, accuracy(score)))
+    assert "last accuracy 50.00 % ± 0.00" in last_frame(file.getvalue())
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_first_report_may_come_at_no_time(terminal: bool) -> None:
     file = io.StringIO()

@@ -1,5 +1,6 @@
 """Saving and loading without pickle: tensors in safetensors, everything else as JSON in the header of the same file."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def save_checkpoint(path: str | Path, content: Any) -> None:
     Raises:
         OSError: the disk is full or not writable; what stood at ``path`` before still stands.
         TypeError: a value is neither a tensor nor plain; its place is named.
+        ValueError: two tensors have one place, since a key has a slash in it or reads as another one does.
 
     >>> import tempfile, torch
     >>> path = Path(tempfile.mkdtemp()) / "step.safetensors"
@@ -83,7 +85,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
     except OSError as error:
         kept = "The file saved before it is untouched." if path.exists() else "Nothing was saved."
-        told = f"could not save {path} ({error.strerror}). {kept} Free some space, then go on."
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        what = "Free some space" if full else f"Check that {path.parent} is a folder that you may write to"
+        told = f"could not save {path} ({error.strerror}). {kept} {what}, then go on."
         raise OSError(told) from error
 
 
@@ -91,6 +95,11 @@ def _pack(tree: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     match tree:
         case Tensor():
             # Cloned, since safetensors refuses tensors that share memory.
+            if place in tensors:
+                raise ValueError(
+                    f"two tensors of a checkpoint would stand at {place}. Leave slashes out of keys, and give keys of one "
+                    "dict that read alike, such as 1 and '1', other names."
+                )
             tensors[place] = tree.detach().cpu().clone().contiguous()
             return {"tensor": place}
         case dict():

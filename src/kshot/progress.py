@@ -26,13 +26,17 @@ def show_progress(label: str, console: Console | None = None) -> Iterator[Watch]
     # Two lines beside the bar, so that 80 columns hold all of it.
     columns = BarColumn(None), TextColumn("{task.description}: {task.fields[best]}\n{task.fields[pace]}")
     with Progress(*columns, console=console) as bar:
-        best = "not validated yet"
+        best, improved = "not validated yet", False
         row = bar.add_task(label, total=1.0, best=best, pace="")
 
         def watch(report: Report) -> None:
-            nonlocal best
-            if report.validation is not None and report.improved:
-                best = f"best {report.validation.metric} {report.validation.short()}"
+            nonlocal best, improved
+            improved = improved or report.improved
+            result = report.validation
+            if result is not None and (
+                report.improved or not improved
+            ):  # a resumed run may never beat its earlier best
+                best = f"{'best' if report.improved else 'last'} {result.metric} {result.short()}"
             bar.update(row, completed=report.progress, best=best, pace=_pace(report))
 
         yield watch
