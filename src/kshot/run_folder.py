@@ -17,17 +17,19 @@ class RunFolder:
         resume: whether a run that it holds may be continued.
 
     Raises:
-        ValueError: it holds a run and ``resume`` is False, or it holds none and ``resume`` is True.
+        ValueError: it holds a run or a fitted model and ``resume`` is False, or no run and ``resume`` is True.
     """
 
     def __init__(self, path: str | Path, resume: bool = False) -> None:
         self.path = Path(path)
         self.last, self.best = self.path / "last.safetensors", self.path / "best.safetensors"
         self.metrics = self.path / "metrics.jsonl"
-        holds_run = self.last.exists() or self.metrics.exists()
-        if holds_run and not resume:
+        files = (self.last, self.best, self.metrics, self.path / "model.safetensors")
+        held = [file.name for file in files if file.exists()]
+        if held and not resume:
             raise ValueError(
-                f"{self.path} already holds a run. Resume it, or choose another folder: nothing is overwritten."
+                f"{self.path} already holds a run or a model: found {', '.join(held)}. Resume the run, or choose another "
+                "folder: nothing is overwritten."
             )
         if resume and not self.last.exists():
             raise ValueError(f"{self.path} holds no run to resume: {self.last.name} is missing.")
