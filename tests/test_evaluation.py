@@ -84,6 +84,15 @@ def test_a_paired_comparison_is_sharper_than_two_intervals() -> None:
     assert "no difference is shown" in str(compare(better, better))
 
 
+def test_learners_of_settings_of_their_own_are_compared() -> None:
+    sharp, source = Shifted(), tasks(5)
+    sharp.settings = {"temperature": "0.5"}
+    plain, result = evaluate(Prototypical(nn.Identity()), source), evaluate(sharp, source)
+    again = Evaluation.from_record(result.to_record())
+    for one in (result, again):
+        assert compare(one, plain).difference == pytest.approx(result.mean - plain.mean)
+
+
 def test_comparisons_of_different_tasks_are_refused() -> None:
     learner = Prototypical(nn.Identity())
     with pytest.raises(ValueError, match="same metric on the same tasks"):

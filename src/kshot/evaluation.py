@@ -1,7 +1,7 @@
 """How good a learner is: its mean score over fixed tasks, with a 95 % interval and the protocol."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class Evaluation:
         stamp: the protocol under which it was measured.
         calibration_error: the expected calibration error of all query predictions, pooled; None where predictions are no
             logits.
+        own: what the stamp says of the learner rather than of the tasks, beside what any learner's may say.
 
     >>> result = Evaluation("accuracy", True, torch.tensor([0.8, 1.0, 0.9, 0.9]))
     >>> print(result)
@@ -40,6 +41,7 @@ class Evaluation:
     scores: Tensor
     stamp: Mapping[str, str] = field(default_factory=dict)
     calibration_error: float | None = None
+    own: Sequence[str] = ()
 
     @property
     def mean(self) -> float:
@@ -59,7 +61,7 @@ class Evaluation:
 
     def to_record(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return {**vars(self), "stamp": dict(self.stamp), "scores": self.scores.tolist()}
+        return {**vars(self), "stamp": dict(self.stamp), "scores": self.scores.tolist(), "own": list(self.own)}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Evaluation":
@@ -108,7 +110,8 @@ def evaluate(
             answers += [_answers(predictions, batch)] if loss.softmax else []
     stamp = stamp_of(learner, tasks)
     calibration = expected_calibration_error(*torch.cat(answers, 1)) if answers else None
-    return Evaluation(loss.metric_name, loss.higher_is_better, torch.cat(scores), stamp, calibration)
+    own = tuple(learner.settings)
+    return Evaluation(loss.metric_name, loss.higher_is_better, torch.cat(scores), stamp, calibration, own)
 
 
 def stamp_of(learner: Learner, tasks: TaskSource) -> dict[str, str]:
@@ -159,7 +162,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     >>> print(compare(one, other))
     accuracy +7.5 points ± 4.9 (paired, 95 % interval, 4 tasks)
     """
-    one, other = ({k: v for k, v in e.stamp.items() if k not in _OWN} for e in (first, second))
+    one, other = ({k: v for k, v in e.stamp.items() if k not in (*_OWN, *e.own)} for e in (first, second))
     if first.metric != second.metric or len(first.scores) != len(second.scores) or one != other:
         raise ValueError(
             "a paired comparison needs the same metric on the same tasks; found "
@@ -169,7 +172,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     return Comparison(first.metric, difference.mean().item(), _half_width(difference), len(difference))
 
 
-# What a stamp says of the learner rather than of the tasks.
+# What a stamp may say of any learner rather than of the tasks.
 _OWN = ("learner", "inference", "inner steps", "adapts", "members")
 
 

@@ -77,6 +77,7 @@ def evaluate_presentations(
             loss.higher_is_better,
             torch.cat(each).double().cpu(),
             {**stamp, "presentation": str(n)},
+            own=tuple(learner.settings),
         )
         for n, each in scores.items()
     }
