@@ -430,6 +430,10 @@ def test_maml_learns_sinusoids_and_takes_more_steps_at_test_time(kshot: Kshot, s
     assert means[1] != means[0]
 
 
+def test_ways_of_sine_waves_are_refused(kshot: Kshot, sinusoid_runs: list[Path]) -> None:
+    assert "--ways 20: sine waves are regression" in refused(kshot("eval", sinusoid_runs[0], "--ways", 20))
+
+
 def test_compare_is_paired(kshot: Kshot, sinusoid_runs: list[Path]) -> None:
     ran = kshot("compare", *sinusoid_runs, "--shots", 10, "--tasks", 20)
     assert ran.code == 0, ran.err

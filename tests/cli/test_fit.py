@@ -44,6 +44,12 @@ def texts(tmp_path: Path) -> Path:
     return tmp_path / "texts.csv"
 
 
+def test_what_is_said_of_tasks_is_refused_for_a_fitted_model(kshot: Kshot, texts: Path, tmp_path: Path) -> None:
+    told = {"--ways": 5, "--shots": 1, "--queries": 2, "--tasks": 3, "--inner-steps": 4}
+    for option, number in told.items():
+        assert f"{option}: a fitted model is judged on all" in kshot("eval", tmp_path, texts, option, number).err
+
+
 def test_texts_from_a_table_to_answers_and_new_classes(kshot: Kshot, texts: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     ran = kshot("fit", texts, "--out", model)

@@ -48,10 +48,10 @@ def _run(command: options.Command) -> None:
             from kshot.cli.train import resume
 
             resume(command)
-        case options.Eval(run=model, data=Path() as data):
+        case options.Eval(data=Path() as data):
             from kshot.cli.fit import run_model_eval
 
-            run_model_eval(model, data, command.label)
+            run_model_eval(command, data)
         case options.Eval():
             from kshot.cli.evaluate import run_eval
 

@@ -22,9 +22,12 @@ def run_eval(command: Eval) -> None:
     """Evaluate the best learner of a run on test tasks, and add the result to its report."""
     console = Console(markup=False)
     options = load_config(command.run)
+    if options.data == "sinusoid" and command.ways is not None:
+        raise ValueError(f"--ways {command.ways}: sine waves are regression, which has no classes. Leave it out.")
     step = best_step(command.run)  # before the weights are read: a run that is training may save better ones meanwhile
+    count = 1000 if command.tasks is None else command.tasks
     learner, tasks = _prepared(
-        command.run, options, command.tasks, command.ways, command.shots, command.queries, command.inner_steps
+        command.run, options, count, command.ways, command.shots, command.queries, command.inner_steps
     )
     result = _judged(command.run, learner, tasks, console)
     console.print(str(result), highlight=False, soft_wrap=True)

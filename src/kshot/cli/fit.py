@@ -18,7 +18,7 @@ from kshot.cli.models import (
     save_model,
     unlabelled_table,
 )
-from kshot.cli.options import Add, Export, Fit, Predict
+from kshot.cli.options import Add, Eval, Export, Fit, Predict
 from kshot.estimators import FewShotClassifier, export_onnx
 from kshot.estimators.held_out import share_with_interval
 
@@ -83,10 +83,13 @@ def run_export(command: Export) -> None:
     Console(markup=False).print(f"{command.out}: input x, output probabilities", highlight=False)
 
 
-def run_model_eval(folder: Path, data: Path, label: str) -> None:
+def run_model_eval(command: Eval, data: Path) -> None:
     """Print how many labelled examples a model answers right, class by class."""
-    model = load_model(folder)
-    x, y = labelled_examples(data, label)
+    of_tasks = ("ways", "shots", "queries", "tasks", "inner_steps")
+    if told := [f"--{name.replace('_', '-')}" for name in of_tasks if getattr(command, name) is not None]:
+        raise ValueError(f"{', '.join(told)}: a fitted model is judged on all of {data}, not on tasks. Leave it out.")
+    model = load_model(command.run)
+    x, y = labelled_examples(data, command.label)
     truth, answers = np.array(y, dtype=object), np.array([str(answer) for answer in model.predict(x)], dtype=object)
     right, console = answers == truth, Console(markup=False)
     table = Table("class", "right", "of", box=None, pad_edge=False)

@@ -85,8 +85,8 @@ class Eval:
     """Labelled examples of each class; as trained by default."""
     queries: int | None = None
     """Query examples of each class; as in the run's validation by default."""
-    tasks: int = 1000
-    """How many fixed test tasks."""
+    tasks: int | None = None
+    """How many fixed test tasks: 1000 by default."""
     inner_steps: int | None = None
     """Gradient steps at test time, for maml, proto-maml and reptile; as in validation by default."""
 
