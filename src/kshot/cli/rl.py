@@ -23,7 +23,7 @@ from kshot.cli.rl_options import (
     RLResume,
     RLTrain,
 )
-from kshot.cli.run_config import make_run_folder, versions
+from kshot.cli.run_config import versions
 from kshot.progress import show_progress
 from kshot.rl.environments.bandit import Bandit
 from kshot.rl.environments.base import Environment
@@ -62,7 +62,7 @@ def run_rl(command: RLTrain | RLResume | RLEval) -> None:
             folder = options.out or Path("runs") / f"rl-{_name(options)}-{options.env}"
             if options.minutes is None and options.steps is None:
                 options = replace(options, minutes=3.0)
-            make_run_folder(folder)
+            RunFolder(folder)
             _train(folder, options, resuming=False)
         case RLResume(run):
             options = _load_options(run)

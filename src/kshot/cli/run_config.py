@@ -24,9 +24,8 @@ from kshot.cli.learner_options import (
     SiameseOptions,
     SNAILOptions,
 )
-from kshot.run_folder import RunFolder
 
-__all__ = ["learner_name", "load_config", "make_run_folder", "picture_shape", "save_config", "versions"]
+__all__ = ["learner_name", "load_config", "picture_shape", "save_config", "versions"]
 
 _LEARNERS: dict[str, type[LearnerOptions]] = {
     "prototypical": PrototypicalOptions,
@@ -46,20 +45,6 @@ _LEARNERS: dict[str, type[LearnerOptions]] = {
 def learner_name(options: LearnerOptions) -> str:
     """Return the name of the learner on the command line."""
     return next(name for name, kind in _LEARNERS.items() if kind is type(options))
-
-
-def make_run_folder(folder: Path) -> None:
-    """Make the folder of a new run.
-
-    Raises:
-        ValueError: something stands there that would be overwritten.
-    """
-    RunFolder(folder)
-    if (folder / "config.json").exists():
-        raise ValueError(
-            f"{folder} already holds a config.json, of something else or of a run that was killed before it saved anything. "
-            "Delete it, or choose another folder: nothing is overwritten."
-        )
 
 
 def save_config(folder: Path, options: LearnerOptions, picture: Sequence[int] | None) -> None:

@@ -13,9 +13,10 @@ from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, picture
 from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MemoryOptions, MetricOptions, ReptileOptions
 from kshot.cli.options import Resume
 from kshot.cli.results import can_report
-from kshot.cli.run_config import learner_name, load_config, make_run_folder, save_config
+from kshot.cli.run_config import learner_name, load_config, save_config
 from kshot.core import Learner
 from kshot.progress import show_progress
+from kshot.run_folder import RunFolder
 from kshot.tasks.source import TaskSource
 from kshot.training import train
 
@@ -28,7 +29,7 @@ def start(options: LearnerOptions) -> None:
     if options.minutes is None and options.steps is None:
         options = replace(options, minutes=3.0)
     prepared = _prepare(options)  # before the folder is made: a mistake in the options leaves nothing behind
-    make_run_folder(folder)
+    RunFolder(folder)
     save_config(folder, options, picture_of(options))
     _run(folder, options, prepared, resuming=False)
 
