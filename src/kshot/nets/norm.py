@@ -14,13 +14,14 @@ goes through vmap (pytorch/functorch issue 534; measured on torch 2.13).
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.plain_operations.normalisation import moments, normalised, per_channel
+from kshot.weights import one_thread
 
 __all__ = [
     "BatchStatisticsNorm",
@@ -138,22 +139,21 @@ def normalises_by_batch(layer: nn.Module) -> bool:
 
 @contextmanager
 def recorded_statistics(net: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Note the statistics that each SupportStatisticsNorm of ``net`` uses, by the name of the buffer they belong in."""
+    """Note the statistics that each SupportStatisticsNorm of ``net`` uses, by the name of the buffer they belong in.
+
+    Other threads wait meanwhile: what they show to ``net`` would be noted too.
+    """
     statistics: dict[str, Tensor] = {}
 
     def note(name: str, x: Tensor) -> None:
         statistics[f"{name}.mean"], statistics[f"{name}.variance"] = _channel_moments(x)
 
-    handles = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
-        for name, layer in net.named_modules()
-        if isinstance(layer, SupportStatisticsNorm)
-    ]
-    try:
+    with one_thread(), ExitStack() as hooks:
+        for name, layer in net.named_modules():
+            if isinstance(layer, SupportStatisticsNorm):
+                hook = layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
+                hooks.callback(hook.remove)
         yield statistics
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

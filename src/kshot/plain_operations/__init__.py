@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from kshot.plain_operations.convolution import conv2d
 from kshot.plain_operations.normalisation import batch_norm, instance_norm, layer_norm
 from kshot.plain_operations.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
+from kshot.weights import one_thread
 
 __all__ = ["PlainOperations"]
 
@@ -48,7 +49,7 @@ class PlainOperations(TorchFunctionMode):
         if stand_in is not None and (result := stand_in(*args, **kwargs)) is not NotImplemented:
             return result
         if function in _ATTENTION:
-            with sdpa_kernel(SDPBackend.MATH):
+            with one_thread(), sdpa_kernel(SDPBackend.MATH):  # which kernels may run is told to all threads
                 return function(*args, **kwargs)
         return function(*args, **kwargs)
 

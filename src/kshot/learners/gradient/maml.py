@@ -22,7 +22,7 @@ from kshot.learners.gradient.update_rules import Sizes, UpdateRule, sgd
 from kshot.losses import Loss, cross_entropy
 from kshot.plain_operations import PlainOperations
 from kshot.validation import check_choice
-from kshot.weights import Weights, call
+from kshot.weights import Weights, call, own_weights
 
 __all__ = ["MAML", "Differentiate", "LearnedSizes"]
 
@@ -190,7 +190,7 @@ class MAML(Learner):
 
     def split_weights(self) -> tuple[Weights, Weights]:
         """Return the parameters of the model that the inner loop adapts, and those that it does not."""
-        frozen: Weights = dict(self.model.named_parameters())
+        frozen: Weights = own_weights(self.model)
         weights = {name: frozen.pop(name) for name in self.adapted}
         return weights, frozen
 

@@ -11,7 +11,7 @@ from kshot.learners.gradient.learned_rule import LearnedRule
 from kshot.losses import Loss, cross_entropy
 from kshot.plain_operations import PlainOperations
 from kshot.validation import check_choice
-from kshot.weights import Weights, call
+from kshot.weights import Weights, call, own_weights
 
 __all__ = ["MetaLSTM"]
 
@@ -71,8 +71,8 @@ class MetaLSTM(Learner):
 
     def adapt(self, support: Batch) -> Weights:
         """Return the adapted weights, by name, and the support statistics where the model normalises by them."""
-        start: Weights = dict(self.model.named_parameters())
-        learned: Weights = dict(self.rule.named_parameters())
+        start: Weights = own_weights(self.model)
+        learned: Weights = own_weights(self.rule)
         loop = InnerLoop(self.rule.rule(), self.differentiate)
         weights = loop(self._objective, start, support, [learned] * self.steps)
         return {**weights, **support_statistics(self.model, lambda: self.predict(weights, support.x))}

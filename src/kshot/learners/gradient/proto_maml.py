@@ -13,7 +13,7 @@ from kshot.learners.gradient.update_rules import UpdateRule, sgd
 from kshot.losses import Loss, cross_entropy
 from kshot.plain_operations import PlainOperations
 from kshot.validation import check_choice
-from kshot.weights import Weights, call
+from kshot.weights import Weights, call, own_weights
 
 __all__ = ["ProtoMAML"]
 
@@ -75,7 +75,7 @@ class ProtoMAML(Learner):
 
     def adapt(self, support: Batch) -> Weights:
         """Return the adapted weights of the body and the last layer, and support statistics where the body uses them."""
-        body: Weights = dict(self.body.named_parameters())
+        body: Weights = own_weights(self.body)
         with PlainOperations():  # so that layers without a rule for vmap have one here too
             features = self.body(support.x)
         counts = support.y.sum(0).clamp_min(1)

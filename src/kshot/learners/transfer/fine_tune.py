@@ -14,7 +14,7 @@ from kshot.learners.gradient.update_rules import UpdateRule, momentum
 from kshot.learners.transfer.blocks import parameter_blocks
 from kshot.losses import Loss, cross_entropy
 from kshot.plain_operations import PlainOperations
-from kshot.weights import Weights, call
+from kshot.weights import Weights, call, own_weights
 
 __all__ = ["Depth", "FineTune"]
 
@@ -106,7 +106,7 @@ class FineTune(Learner):
     @torch.no_grad()  # of the gradients that lead out of here; those of the steps are taken all the same
     def adapt(self, support: Batch) -> Weights:
         """Return the weights of the last layer and of what is adapted of the body."""
-        named = dict(self.body.named_parameters())
+        named = own_weights(self.body)
         features = self._features({}, support.x)
         weights = self._head(features, support.y)
         if self.warm_up:
