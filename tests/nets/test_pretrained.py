@@ -284,12 +284,18 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_the_cache_holds_needs_no_network(hub_cache: Path) -> None:
-    folder = hub_cache / "models--someone--tiny"
+def cached_bert(cache: Path) -> Path:
+    """Put a model into a cache as transformers would."""
+    folder = cache / "models--someone--tiny"
     bert(folder / "snapshots" / "abc")
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("abc")
-    assert model_folder("someone/tiny") == folder / "snapshots" / "abc"
+    return folder / "snapshots" / "abc"
+
+
+def test_what_the_cache_holds_needs_no_network(hub_cache: Path) -> None:
+    folder = cached_bert(hub_cache)
+    assert model_folder("someone/tiny") == folder
     assert SentenceEncoder.from_pretrained("someone/tiny", local_only=True).features == 16
 
 
@@ -354,6 +360,44 @@ def test_a_download_takes_small_files_first(online: pytest.MonkeyPatch, tmp_path
     online.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert SentenceEncoder.from_pretrained("someone/tiny").features == 16
     assert asked == [["*.json", "*.txt", "*.model"], ["model*.safetensors"]]
+
+
+def test_a_model_that_transformers_cached_is_asked_how_it_embeds(online: pytest.MonkeyPatch, hub_cache: Path) -> None:
+    folder, download = cached_bert(hub_cache), huggingface_hub.snapshot_download
+
+    def snapshot(name: str, **more: Any) -> str:
+        if not more.get("local_files_only"):
+            assert (more["revision"], more["allow_patterns"]) == ("abc", ["*.json", "*.txt", "*.model"])
+            described(folder, {"pooling_mode": "cls"}, "Normalize")
+        return download(name, local_files_only=True)
+
+    online.setattr(huggingface_hub, "model_info", lambda *_, **__: None)
+    online.setattr(huggingface_hub, "snapshot_download", snapshot)
+    encoder = SentenceEncoder.from_pretrained("someone/tiny")
+    assert (encoder.pooling, encoder.normalise) == ("first", True)
+    online.setattr(huggingface_hub, "model_info", lambda *_, **__: pytest.fail("what is whole asks no network"))
+    assert SentenceEncoder.from_pretrained("someone/tiny").pooling == "first"
+
+
+def test_a_cached_model_is_used_as_it_is_without_a_network(online: pytest.MonkeyPatch, hub_cache: Path) -> None:
+    def unreachable(*args: Any, **more: Any) -> None:
+        raise OSError("Name or service not known")
+
+    cached_bert(hub_cache)
+    online.setattr(huggingface_hub, "model_info", unreachable)
+    assert SentenceEncoder.from_pretrained("someone/tiny").pooling == "mean"
+
+
+def lacks_a_part(folder: Path) -> None:
+    weights = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(weights))
+
+
+@pytest.mark.parametrize("harm", [lambda folder: (folder / "config.json").unlink(), lacks_a_part])
+def test_half_a_model_in_the_cache_is_none(harm: Callable[[Path], None], hub_cache: Path) -> None:
+    harm(cached_bert(hub_cache))
+    with pytest.raises(ModelUnavailable, match="not in the cache of the Hub"):
+        model_folder("someone/tiny", local_only=True)
 
 
 def test_only_adapters_train_and_start_as_nothing(tmp_path: Path) -> None:

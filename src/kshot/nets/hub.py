@@ -1,11 +1,12 @@
 """Where pretrained models lie: a folder, or the Hugging Face Hub and its cache; and how their weights are read."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
@@ -14,10 +15,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-__all__ = ["ModelUnavailable", "load_model", "load_transformers", "model_folder"]
+__all__ = ["TOKENIZERS", "ModelUnavailable", "load_model", "load_transformers", "model_folder"]
 
 _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _SMALL = ["*.json", "*.txt", "*.model"]  # configurations and vocabularies
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 _WEIGHTS = ["model*.safetensors"]
 _SECONDS = 5.0  # how long a machine without a network waits; the Hub's own client retries for 23 s
 
@@ -42,7 +44,8 @@ def load_transformers() -> ModuleType:
 def model_folder(name_or_folder: str | Path, local_only: bool = False) -> Path:
     """Return the folder of a pretrained model: the one named, or that of the Hub's cache, where it is fetched if need be.
 
-    What the cache holds is used without asking the Hub for a newer one.
+    What the cache holds is used without asking the Hub for a newer one; files beside the weights that say how to embed,
+    which other programs may not have fetched, are fetched where they lack.
 
     Args:
         name_or_folder: a folder with ``config.json`` and ``model.safetensors``, or ``owner/name`` on the Hub.
@@ -61,7 +64,9 @@ def model_folder(name_or_folder: str | Path, local_only: bool = False) -> Path:
             f"expected a folder with config.json and model.safetensors, or owner/name on the Hub; {name} is neither."
         )
     cached = _cached(name)
-    return cached if cached is not None else _fetched(name, local_only)
+    if cached is None:
+        return _fetched(name, local_only)
+    return cached if _says_how(cached) or _forbidden(local_only) else _completed(name, cached)
 
 
 def _whole(folder: Path) -> Path:
@@ -85,8 +90,37 @@ def _cached(name: str) -> Path | None:
         folder = Path(huggingface_hub.snapshot_download(name, local_files_only=True))
     except (OSError, ValueError):
         return None
-    # Weights are fetched last, so that a folder with weights is whole.
-    return folder if any(folder.glob("*.safetensors")) else None
+    return folder if (folder / "config.json").exists() and _has_weights(folder) else None
+
+
+def _has_weights(folder: Path) -> bool:
+    """Return whether the weights are there, all files of them where there are several."""
+    index = folder / "model.safetensors.index.json"
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    except (OSError, ValueError, KeyError):  # of one file, or damaged
+        return not index.exists() and any(folder.glob("*.safetensors"))
+    return all((folder / file).exists() for file in named)
+
+
+def _says_how(folder: Path) -> bool:
+    """Return whether a folder has the files beside the weights that say how pictures or texts become embeddings."""
+    texts = (folder / "modules.json").exists() and (folder / "1_Pooling" / "config.json").exists()
+    tokenizer = any((folder / name).exists() for name in TOKENIZERS)
+    return (folder / "preprocessor_config.json").exists() or (texts and tokenizer)
+
+
+def _completed(name: str, folder: Path) -> Path:
+    """Return the folder of a cached model with its small files: transformers caches those alone that it reads itself.
+
+    Without a network it stays as it is.
+    """
+    import huggingface_hub
+
+    with suppress(Exception):  # whatever the client of this version raises where there is no network
+        _within(_SECONDS, lambda: huggingface_hub.model_info(name, revision=folder.name, timeout=_SECONDS))
+        huggingface_hub.snapshot_download(name, revision=folder.name, allow_patterns=_SMALL)
+    return folder
 
 
 def _fetched(name: str, local_only: bool) -> Path:

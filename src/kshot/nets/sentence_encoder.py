@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.nets.hub import load_model, load_transformers, model_folder
+from kshot.nets.hub import TOKENIZERS, load_model, load_transformers, model_folder
 from kshot.nets.pretrained import PretrainedEncoder, read_json
 
 __all__ = ["Pooling", "SentenceEncoder"]
@@ -16,7 +16,6 @@ __all__ = ["Pooling", "SentenceEncoder"]
 Pooling: TypeAlias = Literal["mean", "first"]
 
 _SENTENCE_PARTS = {"Transformer", "Pooling", "Normalize"}
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 
 
 @final
@@ -81,9 +80,9 @@ class SentenceEncoder(PretrainedEncoder):
         """
         transformers = load_transformers()
         folder = model_folder(name_or_folder, local_only)
-        if not any((folder / name).exists() for name in _TOKENIZERS):  # transformers would make an empty one up
+        if not any((folder / name).exists() for name in TOKENIZERS):  # transformers would make an empty one up
             raise ValueError(
-                f"{folder} holds no tokenizer: expected one of {', '.join(_TOKENIZERS)}, beside a text model."
+                f"{folder} holds no tokenizer: expected one of {', '.join(TOKENIZERS)}, beside a text model."
             )
         own_pooling, own_normalise = _sentence_settings(folder)
         try:
