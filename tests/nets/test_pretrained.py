@@ -176,6 +176,16 @@ def test_pictures_embed_as_by_transformers(name: str, tmp_path: Path) -> None:
     assert not encoder(x).requires_grad
 
 
+def test_a_pooler_without_weights_is_left_out(tmp_path: Path) -> None:
+    config = transformers.DeiTConfig(image_size=32, patch_size=8, **TINY)
+    quiet_save(transformers.DeiTModel(config, add_pooling_layer=False), tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32, "do_normalize": False}))
+    first, second = (PictureEncoder.from_pretrained(tmp_path) for _ in range(2))
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(first(x), second(x))
+    torch.testing.assert_close(first(x), first.model(x).last_hidden_state[:, 0])
+
+
 @pytest.mark.parametrize("resample", [2, 3])
 def test_pictures_are_resized_as_by_pillow(resample: int, tmp_path: Path) -> None:
     folder, _ = picture_model("ViT", tmp_path, resample=resample)

@@ -179,7 +179,7 @@ def _within(seconds: float, ask: Callable[[], Any]) -> Any:
 
 
 def load_model(folder: Path, kind: Any) -> nn.Module:
-    """Read a model as one of transformers' classes, with every weight from the folder.
+    """Read a model as one of transformers' classes, with every weight from the folder; without a pooler that it lacks.
 
     Raises:
         ValueError: the architecture is unknown, or weights are damaged or missing, which is never made up by random ones.
@@ -198,12 +198,13 @@ def load_model(folder: Path, kind: Any) -> nn.Module:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         cause = next(iter(str(error).strip().splitlines()), "")
         raise ValueError(f"{folder} holds no model that transformers can read ({cause}).") from error
-    # The pooler is a head for sentence pairs, which checkpoints often lack and no encoder here uses untrained.
-    if missing := sorted(key for key in report["missing_keys"] if "pooler." not in key):
+    if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
         raise ValueError(
             f"the weights in {folder} do not fit its config.json: {len(missing)} are missing, first {missing[0]}. "
             "Fetch the model again, or put the right config.json there."
         )
+    if report["missing_keys"]:
+        model.register_module("pooler", None)  # a head for pretraining, often left out: here it would be a random one
     loaded: nn.Module = model
     return loaded
 
