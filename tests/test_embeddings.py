@@ -3,6 +3,7 @@
 import copy
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,10 +18,10 @@ class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer, self.dropout = nn.Linear(3, 2), nn.Dropout(0.5)
-        self.counted = {"examples": 0}  # no plain attribute, by which an encoder would be another one
+        self.counted = SimpleNamespace(examples=0)  # no plain attribute, by which an encoder would be another one
 
     def forward(self, x: Tensor) -> Tensor:
-        self.counted["examples"] += len(x)
+        self.counted.examples += len(x)
         assert not torch.is_grad_enabled()
         return self.dropout(self.layer(x))
 
@@ -29,7 +30,7 @@ def test_same_content_is_computed_once(tmp_path: Path) -> None:
     encoder, x = Counting(), torch.rand(7, 3)
     first = embed(encoder, x, batch_size=3, cache=tmp_path)
     again = embed(copy.deepcopy(encoder), x.clone(), batch_size=5, cache=tmp_path)
-    assert encoder.counted["examples"] == 7
+    assert encoder.counted.examples == 7
     assert torch.equal(first, again)
     torch.testing.assert_close(first, encoder.layer(x))  # in eval mode: nothing is dropped
     assert encoder.training
@@ -49,7 +50,7 @@ def test_every_change_is_computed_anew(tmp_path: Path) -> None:
     embed(encoder, x.t().contiguous().t(), cache=tmp_path)  # the same, laid out otherwise
     encoder.dropout = nn.Dropout(0.1)
     embed(encoder, x, cache=tmp_path)
-    assert encoder.counted["examples"] == 4 * 7
+    assert encoder.counted.examples == 4 * 7
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -58,19 +59,20 @@ class Plain(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, how: str, mean: float) -> None:
+    def __init__(self, how: str, mean: float, scale: float = 1.0) -> None:
         super().__init__()
-        self.how = how
+        self.how, self.scales = how, {"default": scale}  # as adapters keep theirs
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.amax(1, keepdim=True) if self.how == "max" else x.mean(1, keepdim=True)) - self.mean
+        z = x.amax(1, keepdim=True) if self.how == "max" else x.mean(1, keepdim=True)
+        return self.scales["default"] * z - self.mean
 
 
 def test_an_encoder_of_other_settings_is_another_one(tmp_path: Path) -> None:
     x = torch.tensor([[0.0, 4.0]])
-    told = [embed(Plain(*how), x, cache=tmp_path).item() for how in (("max", 0.0), ("mean", 0.0), ("mean", 1.0))]
-    assert told == [4.0, 2.0, 1.0]
+    settings = ("max", 0.0), ("mean", 0.0), ("mean", 1.0), ("mean", 1.0, 4.0)
+    assert [embed(Plain(*how), x, cache=tmp_path).item() for how in settings] == [4.0, 2.0, 1.0, 7.0]
 
 
 def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         assert torch.equal(embed(encoder, x, cache=tmp_path), expected)
         assert path.read_bytes() == whole
-    assert encoder.counted["examples"] == 5 * 7
+    assert encoder.counted.examples == 5 * 7
 
 
 def test_by_default_it_lies_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +92,7 @@ def test_by_default_it_lies_with_the_data(tmp_path: Path, monkeypatch: pytest.Mo
     embed(Counting(), torch.rand(2, 3))
     assert [path.suffix for path in (tmp_path / "embeddings").iterdir()] == [".safetensors"]
     embed(encoder := Counting(), torch.rand(2, 3), cache=False)
-    assert encoder.counted["examples"] == 2
+    assert encoder.counted.examples == 2
     assert len(list((tmp_path / "embeddings").iterdir())) == 1
 
 

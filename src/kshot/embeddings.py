@@ -41,7 +41,7 @@ def embed(
 
     A file of the cache is named by the sha256 of the encoder's structure, weights, buffers and plain attributes and of the
     examples, so that it does not serve for others; a change in the code of ``forward`` goes unnoticed, and one in an
-    attribute that is no number, word, or list of those. A damaged file is made again, and where none
+    attribute that is no number, word, or list or mapping of those. A damaged file is made again, and where none
     can be written the log says so. Embeddings are returned on the CPU.
 
     Args:
@@ -167,12 +167,15 @@ def _digest(encoder: nn.Module, x: Any) -> str:
 def _settings(encoder: nn.Module) -> list[tuple[str, str, object]]:
     """Return the plain attributes of every part of an encoder, by which ``forward`` may go."""
     told = [(part, name, value) for part, module in encoder.named_modules() for name, value in vars(module).items()]
-    return [one for one in told if one[1] != "training" and _is_plain(one[2])]
+    every_module = vars(nn.Module())  # hooks, the mode and so on
+    return [one for one in told if one[1] not in every_module and _is_plain(one[2])]
 
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, tuple | list):
         return all(map(_is_plain, value))
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, chain(value.keys(), value.values())))
     return value is None or isinstance(value, str | int | float)
 
 
