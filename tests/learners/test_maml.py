@@ -644,3 +644,17 @@ def test_in_float32_it_is_as_exact_as_plain_autograd(
         plain.append(error(by_hand(single, fewer), truth))
     assert statistics.median(ours) <= 2 * statistics.median(plain)
     assert statistics.median(ours) < 1e-4
+
+
+@pytest.mark.parametrize("differentiate", ["mixed", "implicit"])
+def test_the_way_back_has_the_autocast_of_the_way_forth(differentiate: Differentiate) -> None:
+    learner = MAML(nn.Linear(4, 3), 0.3, 2, differentiate, encoder=nn.Linear(6, 4))
+    tasks = map_leaves(Tensor.float, stacked((6,)))
+
+    def gradients(backwards: bool) -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = learner.meta_loss(tasks)
+        with torch.autocast("cpu", torch.bfloat16, enabled=backwards):
+            return list(torch.autograd.grad(loss, list(learner.parameters())))
+
+    torch.testing.assert_close(gradients(False), gradients(True), rtol=1e-5, atol=1e-6)

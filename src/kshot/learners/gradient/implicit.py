@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import grad, jvp
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from kshot.learners.gradient.inner_loop import InnerLoop, Objective, plainly
+from kshot.learners.gradient.inner_loop import Autocast, InnerLoop, Objective, autocast_as_now, plainly
 from kshot.learners.gradient.update_rules import Sizes, UpdateRule
 from kshot.weights import Weights
 
@@ -47,7 +47,8 @@ def proximal_minimum(
         cg_steps: conjugate gradient iterations.
     """
     tensors, spec = tree_flatten((weights, given))
-    problem = _Problem(plainly(objective), spec, len(weights), sizes, rule, proximity, cg_steps)
+    autocast = autocast_as_now(weights)
+    problem = _Problem(plainly(objective), spec, len(weights), sizes, rule, proximity, cg_steps, autocast)
     found = _Minimum.apply(problem, *tensors)  # type: ignore[no-untyped-call]
     return dict(zip(weights, found, strict=True))
 
@@ -61,6 +62,7 @@ class _Problem:
     rule: UpdateRule
     proximity: float
     cg_steps: int
+    autocast: Autocast
 
 
 class _Minimum(torch.autograd.Function):
@@ -85,6 +87,11 @@ class _Minimum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
+        with ctx.problem.autocast():
+            return _Minimum._pulled_back(ctx, v)
+
+    @staticmethod
+    def _pulled_back(ctx: Any, v: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         problem, tensors, n = ctx.problem, ctx.saved_tensors, ctx.problem.n_weights
 
         def products(u: Sequence[Tensor], argnums: tuple[int, ...]) -> tuple[Tensor, ...]:

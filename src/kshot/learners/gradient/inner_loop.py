@@ -14,7 +14,9 @@ Both are exact, for fused normalisation, attention and recurrent layers too: see
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -29,11 +31,12 @@ from kshot.plain_operations import PlainOperations
 from kshot.validation import check_choice
 from kshot.weights import Weights
 
-__all__ = ["InnerLoop", "Mode", "Objective", "last", "plainly"]
+__all__ = ["Autocast", "InnerLoop", "Mode", "Objective", "autocast_as_now", "last", "plainly"]
 
 Objective: TypeAlias = Callable[[Weights, Any], Tensor]  # (weights, given) -> the support loss, a scalar
 Mode: TypeAlias = Literal["mixed", "reverse", "first_order"]
 State: TypeAlias = tuple[Weights, Slots]
+Autocast: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class InnerLoop:
 
     def _mixed_steps(self, loss: Objective, state: State, given: Any, sizes: Sequence[Sizes]) -> State:
         tensors, spec = tree_flatten((*state, list(sizes), given))
-        segment = _Segment(loss, self.rule, spec, random_state())
+        segment = _Segment(loss, self.rule, spec, random_state(), autocast_as_now(state[0]))
         outputs = _MixedSteps.apply(segment, *tensors)  # type: ignore[no-untyped-call]
         return tree_unflatten(list(outputs), tree_flatten(state)[1])  # type: ignore[no-any-return]
 
@@ -136,6 +139,14 @@ def plainly(objective: Objective, twice: bool = False) -> Objective:
     return loss
 
 
+def autocast_as_now(weights: Weights) -> Autocast:
+    """Return what puts autocast into the state of now: a way back evaluates the objective too, and may start outside."""
+    device = next(iter(weights.values())).device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext
+    return partial(torch.autocast, device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+
+
 @dataclass(frozen=True)
 class _Segment:  # no NamedTuple: an autograd function would take that apart for more tensors
     """What some steps need beside tensors, since an autograd function takes those one by one.
@@ -147,6 +158,7 @@ class _Segment:  # no NamedTuple: an autograd function would take that apart for
     rule: UpdateRule
     spec: TreeSpec
     random_state: RandomState
+    autocast: Autocast
 
     def trees(self, tensors: Sequence[Tensor]) -> tuple[State, list[Sizes], Any]:
         weights, slots, sizes, given = tree_unflatten(list(tensors), self.spec)
@@ -205,6 +217,11 @@ class _MixedSteps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
+        with ctx.segment.autocast():
+            return _MixedSteps._pulled_back(ctx, v)
+
+    @staticmethod
+    def _pulled_back(ctx: Any, v: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         segment, tensors = ctx.segment, ctx.saved_tensors
         state, sizes, given = segment.trees(tensors)
         starts = [(state, segment.random_state)]
