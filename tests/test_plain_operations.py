@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from kshot import plain_operations
 from kshot.plain_operations import PlainOperations
 from kshot.plain_operations.convolution import conv2d
 from kshot.plain_operations.normalisation import moments
@@ -49,6 +50,51 @@ def test_a_layer_gives_the_same_numbers(name: str) -> None:
     with PlainOperations():
         ours = layer(x)
     torch.testing.assert_close(ours, layer(x), rtol=1e-10, atol=1e-10)
+
+
+def parameters(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    return torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+
+
+DIRECT: dict[str, Callable[[Tensor], Any]] = {
+    "layer_norm": lambda x: torch.layer_norm(x, (6, 6), *parameters((6, 6))),
+    "native_layer_norm": lambda x: torch.native_layer_norm(x, (6,), *parameters((6,)), 1e-5),
+    "batch_norm": lambda x: torch.batch_norm(x, *parameters((4,)), None, None, True, 0.1, 1e-5, False),
+    "instance_norm": lambda x: torch.instance_norm(x, *parameters((4,)), None, None, True, 0.1, 1e-5, False),
+}
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_what_is_called_without_a_layer_is_replaced_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, called = 3 + torch.randn(PICTURES, dtype=torch.float64), []
+    stand_in = plain_operations._STAND_INS[getattr(torch, name)]
+    monkeypatch.setitem(
+        plain_operations._STAND_INS, getattr(torch, name), lambda *args: called.append(name) or stand_in(*args)
+    )
+    torch.manual_seed(0)
+    with PlainOperations():
+        ours = DIRECT[name](x)
+    torch.manual_seed(0)
+    torch.testing.assert_close(ours, DIRECT[name](x), rtol=1e-10, atol=1e-10)
+    assert called == [name]
+
+
+REFUSED: dict[str, Callable[[], Tensor]] = {
+    "LayerNorm of other features": lambda: nn.LayerNorm(6)(torch.randn(5, 1)),
+    "LayerNorm with a weight for others": lambda: F.layer_norm(torch.randn(5, 6), (6,), torch.ones(1)),
+    "BatchNorm of other channels": lambda: F.batch_norm(torch.randn(5, 1), None, None, torch.ones(3), training=True),
+    "BatchNorm of one value": lambda: nn.BatchNorm1d(3, track_running_stats=False)(torch.randn(1, 3)),
+    "InstanceNorm of other channels": lambda: F.instance_norm(torch.randn(5, 1, 4), weight=torch.ones(3)),
+    "InstanceNorm of one value": lambda: F.instance_norm(torch.randn(5, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_torch_refuses_is_refused(name: str) -> None:
+    with pytest.raises((ValueError, RuntimeError)) as expected:
+        REFUSED[name]()
+    with PlainOperations(), pytest.raises(expected.type):
+        REFUSED[name]()
 
 
 CONVOLUTIONS: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[int, ...]]] = {

@@ -15,7 +15,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from kshot.plain_operations.convolution import conv2d
-from kshot.plain_operations.normalisation import batch_norm, instance_norm, layer_norm
+from kshot.plain_operations.normalisation import (
+    batch_norm,
+    instance_norm,
+    layer_norm,
+    native_layer_norm,
+    torch_batch_norm,
+    torch_instance_norm,
+    torch_layer_norm,
+)
 from kshot.plain_operations.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from kshot.weights import one_thread
 
@@ -58,6 +66,10 @@ _STAND_INS: dict[Any, Callable[..., Any]] = {
     F.layer_norm: layer_norm,
     F.batch_norm: batch_norm,
     F.instance_norm: instance_norm,
+    torch.layer_norm: torch_layer_norm,
+    torch.native_layer_norm: native_layer_norm,
+    torch.batch_norm: torch_batch_norm,
+    torch.instance_norm: torch_instance_norm,
     torch.lstm: lstm,
     torch.gru: gru,
     torch.rnn_tanh: lambda *args: rnn(torch.tanh, *args),

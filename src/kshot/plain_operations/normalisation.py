@@ -1,15 +1,28 @@
-"""Normalisation in plain operations, with the signatures of ``torch.nn.functional``.
+"""Normalisation in plain operations, with the signatures of ``torch.nn.functional`` and of ``torch`` itself.
 
-Each returns NotImplemented for arguments that torch's own function handles exactly: fixed statistics, say.
+Each returns NotImplemented for arguments that torch's own function handles exactly, fixed statistics, say, and for those
+that it refuses.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["batch_norm", "instance_norm", "layer_norm", "moments", "normalised", "per_channel"]
+__all__ = [
+    "batch_norm",
+    "instance_norm",
+    "layer_norm",
+    "moments",
+    "native_layer_norm",
+    "normalised",
+    "per_channel",
+    "torch_batch_norm",
+    "torch_instance_norm",
+    "torch_layer_norm",
+]
 
 
 def moments(x: Tensor, axes: tuple[int, ...], keepdim: bool = False) -> tuple[Tensor, Tensor]:
@@ -44,12 +57,37 @@ def layer_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
-) -> Tensor:
+) -> Any:
     """Stand in for ``F.layer_norm``."""
-    mean, variance = moments(input, tuple(range(-len(normalized_shape), 0)), keepdim=True)
-    y = (_wide(input) - mean) * (variance + eps).rsqrt()
+    result = native_layer_norm(input, normalized_shape, weight, bias, eps)
+    return result if result is NotImplemented else result[0]
+
+
+def torch_layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Any:
+    """Stand in for ``torch.layer_norm``."""
+    del cudnn_enable
+    return layer_norm(input, normalized_shape, weight, bias, eps)
+
+
+def native_layer_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Any:
+    """Stand in for ``torch.native_layer_norm``, which returns mean and reciprocal deviation too."""
+    shape = tuple(normalized_shape)
+    if not shape or tuple(input.shape[-len(shape) :]) != shape or not _have_shape(shape, weight, bias):
+        return NotImplemented
+    mean, variance = moments(input, tuple(range(-len(shape), 0)), keepdim=True)
+    scale = (variance + eps).rsqrt()
+    y = (_wide(input) - mean) * scale
     y = y if weight is None else y * weight
-    return (y if bias is None else y + bias).to(input.dtype)
+    return (y if bias is None else y + bias).to(input.dtype), mean, scale
 
 
 def batch_norm(
@@ -69,6 +107,22 @@ def batch_norm(
     return _by_statistics(input, (0, *range(2, input.dim())), weight, bias, eps)
 
 
+def torch_batch_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Any:
+    """Stand in for ``torch.batch_norm``."""
+    del cudnn_enabled
+    return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
 def instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,
@@ -86,7 +140,30 @@ def instance_norm(
     return _by_statistics(input, tuple(range(2, input.dim())), weight, bias, eps)
 
 
-def _by_statistics(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+def torch_instance_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Any:
+    """Stand in for ``torch.instance_norm``."""
+    del cudnn_enabled
+    return instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+
+
+def _have_shape(shape: tuple[int, ...], *parameters: Tensor | None) -> bool:
+    return all(parameter is None or tuple(parameter.shape) == shape for parameter in parameters)
+
+
+def _by_statistics(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
+    values = math.prod(x.shape[axis] for axis in axes)
+    if x.dim() < 2 or values < 2 or not _have_shape(tuple(x.shape[1:2]), weight, bias):
+        return NotImplemented  # torch has an error for it
     mean, variance = moments(x, axes, keepdim=True)
     return normalised(x, mean, variance, weight, bias, eps)
 
