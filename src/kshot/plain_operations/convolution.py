@@ -52,8 +52,14 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Any:
-    """Stand in for ``F.conv2d``; a picture without an axis of examples, padding by name and autocast are left to torch."""
+    """Stand in for ``F.conv2d``.
+
+    A picture without an axis of examples, padding by name, complex numbers and autocast are left to torch, and what it
+    refuses.
+    """
     if isinstance(padding, str) or input.dim() != 4 or torch.is_autocast_enabled(input.device.type):
+        return NotImplemented
+    if input.is_complex() or weight.is_complex() or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
     geometry = _Geometry(tuple(input.shape), tuple(weight.shape), stride, padding, dilation, groups)
     output = _apply(_Convolution, geometry, input, weight)
