@@ -9,7 +9,7 @@ from torch.func import functional_call
 from kshot.nets.conv import Conv4
 from kshot.nets.features import CentreAndNormalise, CosineClassifier
 from kshot.nets.mlp import MLP
-from kshot.nets.norm import BatchStatisticsNorm, SupportStatisticsNorm, group_norm, recorded_statistics
+from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsNorm, group_norm, recorded_statistics
 from kshot.nets.relation import relation_encoder, relation_score
 from kshot.nets.resnet import ResNet12
 
@@ -203,6 +203,22 @@ def test_support_statistics_norm_normalises_by_the_moments_of_the_support_set(sh
 def test_without_given_statistics_support_statistics_norm_normalises_by_the_batch() -> None:
     x = torch.randn(6, 3, 4, 4)
     assert torch.equal(SupportStatisticsNorm(3)(x), BatchStatisticsNorm(3)(x))
+
+
+def test_a_layer_of_support_statistics_has_one_place() -> None:
+    norm = SupportStatisticsNorm(3)
+    twice = nn.Sequential(norm, nn.Linear(3, 3), norm)
+    with pytest.raises(ValueError, match=r"the layer '0' \(SupportStatisticsNorm\) is used twice in one pass"):
+        by_support(twice, torch.randn(5, 3), torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("norm", [BatchStatisticsNorm(3), PerStepNorm(3, steps=2), SupportStatisticsNorm(3)])
+def test_other_channels_and_single_values_are_refused(norm: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"expected \(n, 3, \*space\) for 3 channels; found \(5, 1\)"):
+        norm(torch.randn(5, 1))
+    with pytest.raises(ValueError, match=r"more than one value a channel; found \(1, 3\)"):
+        norm(torch.randn(1, 3))
+    assert norm(torch.randn(1, 3, 2)).shape == (1, 3, 2)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(1, 1), (4, 1), (8, 1), (32, 4), (64, 8), (640, 80)])

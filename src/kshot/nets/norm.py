@@ -33,8 +33,19 @@ __all__ = [
 ]
 
 
-def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of each channel of ``(n, channels, *space)``."""
+def _channel_moments(x: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of each channel of ``(n, channels, *space)``.
+
+    Raises:
+        ValueError: there are other channels, or one value for each, which is its own mean.
+    """
+    if x.dim() < 2 or x.shape[1] != channels:  # it would broadcast
+        raise ValueError(f"expected (n, {channels}, *space) for {channels} channels; found {tuple(x.shape)}.")
+    if x.numel() <= channels:
+        raise ValueError(
+            f"the batch's statistics need more than one value a channel; found {tuple(x.shape)}. Give more examples, or "
+            "take group_norm."
+        )
     return moments(x, (0, *range(2, x.dim())))
 
 
@@ -63,7 +74,7 @@ class BatchStatisticsNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n channels *space"]:
         """Normalise ``(n, channels, *space)`` over every axis but the channels."""
-        return self._normalised(x, *_channel_moments(x))
+        return self._normalised(x, *_channel_moments(x, len(self.weight)))
 
     def _normalised(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         return normalised(x, per_channel(x, mean), per_channel(x, variance), self.weight, self.bias, self.eps)
@@ -101,7 +112,7 @@ class PerStepNorm(nn.Module):
         numbers = torch.arange(len(self.weight), device=self.step.device)
         chosen = (numbers == self.step.clamp_max(len(self.weight) - 1)).to(self.weight.dtype)
         weight, bias = chosen @ self.weight, chosen @ self.bias  # a look-up by a tensor crashes compiled programs
-        mean, variance = _channel_moments(x)
+        mean, variance = _channel_moments(x, self.weight.shape[1])
         return normalised(x, per_channel(x, mean), per_channel(x, variance), weight, bias, self.eps)
 
 
@@ -142,16 +153,24 @@ def recorded_statistics(net: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Note the statistics that each SupportStatisticsNorm of ``net`` uses, by the name of the buffer they belong in.
 
     Other threads wait meanwhile: what they show to ``net`` would be noted too.
+
+    Raises:
+        ValueError: one of them is used twice.
     """
     statistics: dict[str, Tensor] = {}
 
-    def note(name: str, x: Tensor) -> None:
-        statistics[f"{name}.mean"], statistics[f"{name}.variance"] = _channel_moments(x)
+    def note(name: str, layer: SupportStatisticsNorm, x: Tensor) -> None:
+        if f"{name}.mean" in statistics:
+            raise ValueError(
+                f"the layer {name!r} (SupportStatisticsNorm) is used twice in one pass, and has room for one mean and "
+                "variance. Give each place a layer of its own."
+            )
+        statistics[f"{name}.mean"], statistics[f"{name}.variance"] = _channel_moments(x, len(layer.weight))
 
     with one_thread(), ExitStack() as hooks:
         for name, layer in net.named_modules():
             if isinstance(layer, SupportStatisticsNorm):
-                hook = layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
+                hook = layer.register_forward_pre_hook(lambda layer, inputs, name=name: note(name, layer, inputs[0]))
                 hooks.callback(hook.remove)
         yield statistics
 
