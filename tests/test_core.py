@@ -85,6 +85,18 @@ def test_an_operation_without_a_batching_rule_falls_back_to_the_loop_and_says_so
     assert "data-dependent control flow" in caplog.text
 
 
+def test_a_fallback_without_a_reason_is_logged_by_its_kind(caplog: pytest.LogCaptureFixture) -> None:
+    class Silent(Branches):
+        def adapt(self, support: Batch) -> Tensor:
+            if torch._C._functorch.is_batchedtensor(support.x):
+                raise NotImplementedError
+            return support.x.mean(0)
+
+    with caplog.at_level(logging.WARNING, "kshot"):
+        assert Silent().task_losses(stacked_tasks()).shape == (3,)
+    assert "NotImplementedError" in caplog.text
+
+
 def test_a_fault_in_a_learner_is_shown_by_its_own_error() -> None:
     class Broken(Branches):
         def adapt(self, support: Batch) -> Tensor:
@@ -137,6 +149,11 @@ def replace_y(tasks: Episode, **ys: Tensor) -> Episode:
 def test_a_task_of_the_wrong_shape_says_what_was_expected(tasks: Episode, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Prototypical(nn.Identity()).meta_loss(tasks)
+
+
+def test_no_task_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one task; found an empty list"):
+        Prototypical(nn.Identity()).meta_loss([])
 
 
 @pytest.mark.parametrize(

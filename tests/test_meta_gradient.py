@@ -133,6 +133,19 @@ def test_what_cannot_be_compiled_runs_as_before_and_says_why(caplog: pytest.LogC
     torch.testing.assert_close(found, plain(learner, stacked))
 
 
+def test_a_compiler_that_fails_without_a_word_is_logged_by_its_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any, **more: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch, "compile", fail)
+    learner, stacked = LEARNERS["mixed"](), tasks(2)
+    with caplog.at_level(logging.WARNING, "kshot"):
+        MetaGradient(learner, compiled=True)(stacked)
+    assert "AssertionError" in caplog.text
+
+
 class Noisy(nn.Module):
     """Noise whose size depends on no tensor, as a random order of examples does."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-__all__ = ["encode_together", "map_leaves", "map_tasks", "stack", "substituted", "unstack"]
+__all__ = ["encode_together", "first_line", "map_leaves", "map_tasks", "stack", "substituted", "unstack"]
 
 logger = logging.getLogger("kshot")
 T = TypeVar("T")
@@ -71,8 +71,17 @@ def map_tasks(function: Callable[[Any], T], tasks: Any, chunk_size: int | None, 
     except RuntimeError as cause:
         results = [function(task) for task in unstack(tasks)]
         # Logged only after the loop: when it fails too, the fault is in the function, and the loop's error is clearer.
-        _log_fallback(name, str(cause).strip().splitlines()[0])
+        _log_fallback(name, first_line(cause))
         return stack(results)
+
+
+def first_line(error: Exception) -> str:
+    r"""Return the first line of what an error says, or its kind where it says nothing.
+
+    >>> first_line(ValueError("one\ntwo")), first_line(ValueError())
+    ('one', 'ValueError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @functools.cache

@@ -132,7 +132,7 @@ class Learner(nn.Module, ABC):
             chunk_size: how many tasks vmap takes at a time; all by default. It changes memory and speed only.
 
         Raises:
-            ValueError: labels are integers, shapes do not fit, or support and query disagree on the ways.
+            ValueError: there is no task, labels are integers, shapes do not fit, or support and query disagree on the ways.
         """
         losses: Any = self._map(self.task_loss, tasks, chunk_size)
         return losses if isinstance(losses, Tensor) else torch.stack(losses)
@@ -162,6 +162,10 @@ class Learner(nn.Module, ABC):
     def _map(self, function: Callable[[Episode], Tensor], tasks: Tasks, chunk_size: int | None) -> Any:
         if isinstance(tasks, Episode):
             return self.map_encoded(function, self.encode_tasks(tasks), chunk_size)
+        if not tasks:
+            raise ValueError(
+                "expected at least one task; found an empty list. Give a list of Episodes, or one of stacked tasks."
+            )
         for task in tasks:
             check_task(task, axes=("n",))
         return [function(task) for task in self._encode_listed(tasks)]

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from kshot.batching import leaves, map_leaves
+from kshot.batching import first_line, leaves, map_leaves
 from kshot.core import Episode, Learner, Tasks
 from kshot.program import Program
 
@@ -92,7 +92,7 @@ class MetaGradient:
                     self._programs[signature] = Program(self.learner, chunk, total)
             except Exception as cause:  # whatever stops a compiler, the eager path has the same numbers
                 self._programs[signature] = None
-                _log_fallback(type(self.learner).__name__, str(cause).strip().splitlines()[0])
+                _log_fallback(type(self.learner).__name__, first_line(cause))
         return self._programs[signature]
 
     def _size(self, tasks: Episode) -> int:

@@ -15,6 +15,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from kshot.batching import first_line
+
 __all__ = ["TOKENIZERS", "ModelUnavailable", "load_model", "load_transformers", "model_folder"]
 
 _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -196,8 +198,7 @@ def load_model(folder: Path, kind: Any) -> nn.Module:
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        cause = next(iter(str(error).strip().splitlines()), "")
-        raise ValueError(f"{folder} holds no model that transformers can read ({cause}).") from error
+        raise ValueError(f"{folder} holds no model that transformers can read ({first_line(error)}).") from error
     if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
         raise ValueError(
             f"the weights in {folder} do not fit its config.json: {len(missing)} are missing, first {missing[0]}. "

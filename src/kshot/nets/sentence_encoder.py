@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kshot.batching import first_line
 from kshot.nets.hub import TOKENIZERS, load_model, load_transformers, model_folder
 from kshot.nets.pretrained import PretrainedEncoder, read_json
 
@@ -89,7 +90,7 @@ class SentenceEncoder(PretrainedEncoder):
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{folder} holds no tokenizer that transformers can read ({_first_line(error)}). Fetch the model again."
+                f"{folder} holds no tokenizer that transformers can read ({first_line(error)}). Fetch the model again."
             ) from error
         model = load_model(folder, transformers.AutoModel)
         if (
@@ -181,7 +182,3 @@ def _pooling(path: Path) -> Pooling:
         case "first":
             return "first"
     raise ValueError(f"{path}: expected the pooling mean or cls; found {found}. Take another model.")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
