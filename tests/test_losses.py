@@ -8,10 +8,11 @@ import torch
 from rich.console import Console
 from torch.distributions import Normal
 
+from kshot.core import one_hot
 from kshot.evaluation import evaluate
 from kshot.learners.gradient import MAML
 from kshot.learners.memory import NeuralProcess
-from kshot.losses import Loss, bit_errors, bits, gaussian_log_likelihood, mean_squared_error
+from kshot.losses import Loss, bit_errors, bits, cross_entropy, gaussian_log_likelihood, mean_squared_error, strings
 from kshot.nets.mlp import MLP
 from kshot.progress import show_progress
 from kshot.report.figures import learning_curve
@@ -39,6 +40,28 @@ def test_predictions_that_would_broadcast_against_targets_are_refused(loss: Loss
     for one in (loss, loss.metric):
         with pytest.raises(ValueError, match=r"shape of the targets, \(5, 8\); found \(5, 1\)"):
             one(torch.zeros(5, 1), torch.zeros(5, 8))
+
+
+@pytest.mark.parametrize(("loss", "column"), [(cross_entropy, "class"), (strings, "letter")])
+def test_one_output_for_many_classes_is_refused(loss: Loss, column: str) -> None:
+    for one in (loss, loss.metric):
+        with pytest.raises(
+            ValueError, match=rf"targets, \(5, 10\); found \(5, 1\)\. Give the net one output a {column}"
+        ):
+            one(torch.zeros(5, 1), torch.zeros(5, 10))
+
+
+def test_a_likelihood_of_one_point_for_many_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape of the targets, \(5, 2\); found \(1, 2\)"):
+        gaussian_log_likelihood(torch.zeros(1, 4), torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize(("loss", "width"), [(cross_entropy, 3), (strings, 5)])
+def test_logits_that_are_not_finite_are_wrong(loss: Loss, width: int) -> None:
+    y = one_hot([0, 0, 0, 0], width)
+    logits = 3 * y
+    logits[1], logits[2, 0], logits[3, 1] = torch.nan, torch.inf, -torch.inf
+    assert loss.metric(logits, y).item() == 0.5  # a class that is ruled out by minus infinity may be another
 
 
 def test_any_net_with_two_outputs_a_target_may_be_trained_on_it() -> None:

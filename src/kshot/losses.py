@@ -64,19 +64,28 @@ def _labelled_mean(values: Tensor, y: Tensor) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    _check_shapes(logits, y, "class")
     return -(F.log_softmax(logits, -1) * y).sum() / y.sum().clamp_min(1)
 
 
 def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    return _labelled_mean((logits.argmax(-1) == y.argmax(-1)).to(y.dtype), y)
+    _check_shapes(logits, y, "class")
+    return _labelled_mean(_right(logits, y).to(y.dtype), y)
+
+
+def _right(logits: Tensor, y: Tensor) -> Tensor:
+    # The argmax of NaN would be a class like any other.
+    return (logits.argmax(-1) == y.argmax(-1)) & logits.amax(-1).isfinite()
 
 
 def _string_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    _check_shapes(logits, y, "letter")
     return _cross_entropy(_characters(logits), _characters(y))
 
 
 def _string_accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    right = (_characters(logits).argmax(-1) == _characters(y).argmax(-1)).all(-1)
+    _check_shapes(logits, y, "letter")
+    right = _right(_characters(logits), _characters(y)).all(-1)
     return _labelled_mean(right.to(y.dtype), y[:, :LETTERS])
 
 
@@ -84,12 +93,12 @@ def _characters(rows: Tensor) -> Tensor:
     return rows.reshape(*rows.shape[:-1], -1, LETTERS)
 
 
-def _check_shapes(prediction: Tensor, y: Tensor) -> None:
+def _check_shapes(prediction: Tensor, y: Tensor, column: str = "target") -> None:
     # They would broadcast against each other, and a learner built for one target would train on many without a word.
     if prediction.shape != y.shape:
         raise ValueError(
             f"predictions must have the shape of the targets, {tuple(y.shape)}; found {tuple(prediction.shape)}. Give the "
-            "net one output a target."
+            f"net one output a {column}."
         )
 
 
@@ -126,6 +135,7 @@ def _gaussian_log_likelihood(prediction: Tensor, y: Tensor) -> Tensor:
             f"and the logarithms of their deviations; found {prediction.shape[-1]}. Give the net two outputs a target."
         )
     mean, log_deviation = prediction.chunk(2, -1)
+    _check_shapes(mean, y)
     standardised = (y - mean) * (-log_deviation).exp()
     return -(standardised.square() / 2 + log_deviation).mean() - math.log(2 * math.pi) / 2
 
