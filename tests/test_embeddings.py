@@ -120,7 +120,22 @@ def test_trees_of_tensors_are_taken_apart(tmp_path: Path) -> None:
     assert torch.equal(embed(Sum(), other, batch_size=2, cache=tmp_path), other["b"] + 1)
 
 
+def test_mappings_in_mappings_are_taken_apart_too(tmp_path: Path) -> None:
+    class Inner(nn.Module):
+        def forward(self, x: dict[str, dict[str, Tensor]]) -> Tensor:
+            return x["text"]["tokens"]
+
+    tokens = torch.arange(10.0).reshape(5, 2)
+    for one in (tokens, tokens + 1):
+        assert torch.equal(embed(Inner(), {"text": {"tokens": one}}, batch_size=2, cache=tmp_path), one)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_bad_input_is_named() -> None:
+    with pytest.raises(TypeError, match=r"found str at \['a'\]\['b'\]"):
+        embed(nn.Identity(), {"a": {"b": "text"}}, cache=False)
+    with pytest.raises(ValueError, match=r"as many examples in each tensor; found .*: 5.*: 4"):
+        embed(nn.Identity(), {"a": torch.ones(5, 1), "b": torch.ones(4, 1)}, cache=False)
     with pytest.raises(ValueError, match="at least one example; found none"):
         embed(Counting(), torch.rand(0, 3), cache=False)
     with pytest.raises(TypeError, match=r"expected tensors for a Counting; found list. Texts need a SentenceEncoder"):

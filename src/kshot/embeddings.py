@@ -15,6 +15,7 @@ from jaxtyping import Float
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from kshot.atomic import atomic_file
 from kshot.batching import map_leaves
@@ -52,8 +53,10 @@ def embed(
         label: of the bar that is shown on a terminal while many examples are embedded.
 
     Raises:
-        ValueError: there is no example, or the encoder does not return one row for each.
-        TypeError: texts are given to an encoder that takes none, or are no texts.
+        ValueError: there is no example, tensors hold different numbers of them, or the encoder does not return one row for
+            each.
+        TypeError: texts are given to an encoder that takes none, or are no texts; or a mapping holds something else than
+            tensors.
 
     >>> embed(nn.Linear(3, 2), torch.zeros(5, 3), cache=False).shape
     torch.Size([5, 2])
@@ -86,9 +89,25 @@ def _count(encoder: nn.Module, x: Any) -> int:
         if isinstance(x, str) or (wrong := [text for text in x if not isinstance(text, str)]):
             found = "a single text" if isinstance(x, str) else f"{wrong[0]!r} among them"
             raise TypeError(f"embed expects a list of texts; found {found}. Make a str of each example, in a list.")
-    if not (n := len(next(iter(x.values())) if isinstance(x, Mapping) else x)):
+    lengths = {name: len(content) for name, content in _by_path(x).items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"embed expects as many examples in each tensor; found {lengths}.")
+    if not (n := next(iter(lengths.values()), 0)):
         raise ValueError("embed expects at least one example; found none.")
     return n
+
+
+def _by_path(x: Any) -> dict[str, Any]:
+    """Return the tensors of examples by their places in a tree, or what else the examples are."""
+    if not isinstance(x, Mapping):
+        return {"x": x}
+    found = {keystr(path): leaf for path, leaf in tree_flatten_with_path(dict(x))[0]}
+    if wrong := [path for path, leaf in found.items() if not (isinstance(leaf, Tensor) and leaf.dim())]:
+        raise TypeError(
+            f"expected tensors (n, ...) in a tree of mappings; found {type(found[wrong[0]]).__name__} at {wrong[0]}. "
+            "Give each example a row of a tensor."
+        )
+    return found
 
 
 def _read(path: Path, n: int) -> Tensor | None:
@@ -154,9 +173,8 @@ def _digest(encoder: nn.Module, x: Any) -> str:
     digest = hashlib.sha256(repr([repr(encoder), _settings(encoder)]).encode())
     if isinstance(encoder, PretrainedEncoder):
         digest.update(encoder.description.encode())
-    named = x if isinstance(x, Mapping) else {"x": x}
     # Buffers by themselves: a state_dict leaves out those that are not persistent.
-    for name, content in [*encoder.named_parameters(), *encoder.named_buffers(), *named.items()]:
+    for name, content in [*encoder.named_parameters(), *encoder.named_buffers(), *_by_path(x).items()]:
         if isinstance(content, Tensor):
             _add(digest, name, content)
         else:
