@@ -75,6 +75,13 @@ def test_an_encoder_of_other_settings_is_another_one(tmp_path: Path) -> None:
     assert [embed(Plain(*how), x, cache=tmp_path).item() for how in settings] == [4.0, 2.0, 1.0, 7.0]
 
 
+def test_autocast_leaves_embeddings_as_they_are(tmp_path: Path) -> None:
+    encoder, x = nn.Linear(3, 2), torch.rand(7, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = embed(encoder, x, cache=tmp_path)
+    torch.testing.assert_close(z, encoder(x))
+
+
 def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
     encoder, x = Counting(), torch.rand(7, 3)
     expected = embed(encoder, x, cache=tmp_path)

@@ -127,7 +127,8 @@ def _computed(encoder: nn.Module, x: Any, n: int, batch_size: int, label: str) -
     console = Console(stderr=True)
     shown = console.is_terminal and len(starts) >= _LONG  # even a bar that is not has a thread to start
     parts = []
-    with in_eval_mode(encoder):
+    # Under autocast embeddings would be of few digits, and be kept for those who have it off.
+    with in_eval_mode(encoder), torch.autocast(device.type, enabled=False):
         for start in track(starts, label, console=console, transient=True) if shown else starts:
             examples = map_leaves(lambda leaf: leaf.to(device), take(order[start : start + batch_size]))
             parts.append(encoder(examples).cpu())

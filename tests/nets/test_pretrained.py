@@ -128,6 +128,15 @@ def test_tokens_share_the_first_axis_and_long_texts_are_cut(tmp_path: Path) -> N
             encoder.tokenize(wrong)
 
 
+def test_what_was_tokenized_last_is_no_part_of_an_encoder(tmp_path: Path) -> None:
+    encoder = SentenceEncoder.from_pretrained(bert(tmp_path))
+    before = encoder.description
+    encoder.tokenize(TEXTS, length=5)
+    assert encoder.description == before
+    encoder.tokenizer.model_max_length = 4
+    assert encoder.description != before
+
+
 def test_frozen_unless_said_otherwise(tmp_path: Path) -> None:
     frozen = SentenceEncoder.from_pretrained(bert(tmp_path))
     frozen.train()

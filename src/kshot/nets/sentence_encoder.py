@@ -1,5 +1,6 @@
 """Pretrained encoders of sentences, from a folder or the Hugging Face Hub."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
@@ -125,7 +126,11 @@ class SentenceEncoder(PretrainedEncoder):
     @property
     def settings(self) -> list[Any]:
         """The tokenizer, the pooling, and whether embeddings have length one."""
-        return [self.tokenizer.backend_tokenizer.to_str(), self.pooling, self.normalise]
+        told = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for last_call in ("truncation", "padding"):  # as the last texts were taken, whatever texts those were
+            told.pop(last_call, None)
+        sides = [self.tokenizer.model_max_length, self.tokenizer.padding_side, self.tokenizer.truncation_side]
+        return [told, *sides, self.pooling, self.normalise]
 
     def tokenize(self, texts: Any, length: int = 128) -> dict[str, Tensor]:
         """Turn texts into what the model takes: tensors ``(m, tokens)``, padded to the longest text.
