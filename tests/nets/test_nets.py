@@ -238,6 +238,12 @@ def test_simple_shot_compares_centred_directions() -> None:
     mean = CentreAndNormalise.mean_of(encoder, x, batch_size=4)
     torch.testing.assert_close(mean, encoder[0](x).mean(0))
     assert encoder.training
+    encoder[1].eval()
+    pictures = torch.tensor([[0, 51, 255]], dtype=torch.uint8)
+    torch.testing.assert_close(
+        CentreAndNormalise.mean_of(encoder, pictures), encoder[0](torch.tensor([0.0, 0.2, 1.0])).detach()
+    )
+    assert not encoder[1].training  # each part is in the mode that it was in
     z = CentreAndNormalise(mean)(encoder[0](x))
     torch.testing.assert_close(z.norm(dim=1), torch.ones(10))
     torch.testing.assert_close(z, nn.functional.normalize(encoder[0](x) - mean))

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kshot.modes import in_eval_mode
+
 __all__ = ["CentreAndNormalise", "CosineClassifier"]
 
 
@@ -34,12 +36,11 @@ class CentreAndNormalise(nn.Module):
     @staticmethod
     @torch.no_grad()
     def mean_of(encoder: nn.Module, x: Tensor, batch_size: int = 256) -> Float[Tensor, " d"]:
-        """Return the mean embedding of examples ``(n, *features)``, by an encoder in eval mode."""
-        training = encoder.training
-        encoder.eval()
-        parts = [x[start : start + batch_size] for start in range(0, len(x), batch_size)]
-        total = torch.stack([encoder(part).sum(0, dtype=torch.float64) for part in parts]).sum(0)
-        encoder.train(training)
+        """Return the mean embedding of examples ``(n, *features)``, where uint8 becomes 0..1, by an encoder in eval mode."""
+        parts = (x[start : start + batch_size] for start in range(0, len(x), batch_size))
+        scaled = (part.to(torch.get_default_dtype()) / 255 if part.dtype == torch.uint8 else part for part in parts)
+        with in_eval_mode(encoder):
+            total = torch.stack([encoder(part).sum(0, dtype=torch.float64) for part in scaled]).sum(0)
         return (total / len(x)).to(torch.get_default_dtype())
 
     def forward(self, z: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
