@@ -205,6 +205,41 @@ def test_measuring_chunk_sizes_leaves_no_trace() -> None:
     torch.testing.assert_close(learner.model[0].weight.grad, once["model.0.weight"] + 1)
 
 
+class Greedy(Learner):
+    """A learner with memory for so many tasks."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def map_encoded(self, function: Any, tasks: Episode, chunk_size: int | None = None) -> Tensor:
+        if len(tasks.query.y) > self.room:
+            raise torch.OutOfMemoryError("too many tasks")
+        return super().map_encoded(function, tasks, chunk_size)
+
+    def adapt(self, support: Batch) -> Tensor:
+        return support.y.mT @ support.x
+
+    def predict(self, state: Tensor, x: Tensor) -> Tensor:
+        return self.scale * x @ state.mT
+
+
+def test_chunks_that_do_not_fit_into_memory_are_passed_over() -> None:
+    learner, stacked = Greedy(2), tasks()
+    found = gradients(learner, lambda: MetaGradient(learner, "auto")(stacked))
+    learner.room = 5
+    torch.testing.assert_close(found, plain(learner, stacked), rtol=1e-10, atol=1e-12)
+
+
+def test_without_memory_for_one_task_the_error_is_raised_and_gradients_stay() -> None:
+    learner = Greedy(0)
+    learner.scale.grad = torch.tensor(2.0, dtype=torch.float64)
+    with pytest.raises(torch.OutOfMemoryError, match="too many tasks"):
+        MetaGradient(learner, "auto")(tasks())
+    assert learner.scale.grad == 2
+
+
 def test_tasks_of_any_sizes_come_as_a_list() -> None:
     learner, stacked = LEARNERS["mixed"](), tasks()
     step = MetaGradient(learner, compiled=True)

@@ -101,23 +101,36 @@ class MetaGradient:
             return self.chunk_size or total
         signature = self._signature(tasks)
         if signature not in self._fastest:
-            self._fastest[signature] = min(_candidates(total), key=lambda size: self._seconds(tasks, size))
+            self._fastest[signature] = self._measured(tasks, total)
         return self._fastest[signature]
+
+    def _measured(self, tasks: Episode, total: int) -> int:
+        """Return the fastest chunk size of those that fit into memory."""
+        seconds: dict[int, float] = {}
+        for size in _candidates(total):
+            try:
+                seconds[size] = self._seconds(tasks, size)
+            except torch.OutOfMemoryError:
+                if size == min(_candidates(total)) and not seconds:
+                    raise
+        return min(seconds, key=seconds.__getitem__)
 
     def _seconds(self, tasks: Episode, size: int) -> float:
         """Time one chunk of this size, per task, and leave no trace in the gradients."""
         chunk = next(_split(_detached(tasks), size))
         before = [parameter.grad for parameter in self.learner.parameters()]
         seconds = []
-        with torch.random.fork_rng():
-            for _ in range(3):  # the first run pays for what later ones find warm
-                for parameter in self.learner.parameters():
-                    parameter.grad = None
-                start = time.perf_counter()
-                self._chunk(chunk, size).item()
-                seconds.append(time.perf_counter() - start)
-        for parameter, gradient in zip(self.learner.parameters(), before, strict=True):
-            parameter.grad = gradient
+        try:
+            with torch.random.fork_rng():
+                for _ in range(3):  # the first run pays for what later ones find warm
+                    for parameter in self.learner.parameters():
+                        parameter.grad = None
+                    start = time.perf_counter()
+                    self._chunk(chunk, size).item()
+                    seconds.append(time.perf_counter() - start)
+        finally:
+            for parameter, gradient in zip(self.learner.parameters(), before, strict=True):
+                parameter.grad = gradient
         return min(seconds) / size
 
     def _signature(self, tasks: Episode) -> Signature:
