@@ -1,4 +1,4 @@
-"""Names that no learner knows: annotations catch them in these tests, a user has no such help."""
+"""Names that no learner or net knows: annotations catch them in these tests, a user has no such help."""
 
 import subprocess
 import sys
@@ -17,6 +17,8 @@ CALLS = {
     'InnerLoop(mode="exact")': "mode must be one of 'mixed', 'reverse', 'first_order'; found 'exact'.",
     'MemoryNetwork(5, tying="adjcent")': "tying must be one of 'adjacent', 'layer_wise'; found 'adjcent'.",
     'Recurrent(LSTM(4, 8), net, 2, judged="queries")': "judged must be one of 'stream', 'query'; found 'queries'.",
+    'Conv4(downsample="Pool")': "downsample must be one of 'pool', 'stride'; found 'Pool'.",
+    'Conv4(space="means")': "space must be one of 'flatten', 'mean'; found 'means'.",
 }
 SETTING = """
 from torch import nn
@@ -24,6 +26,7 @@ from kshot.learners.gradient import MAML, MetaLSTM, ProtoMAML
 from kshot.learners.gradient.inner_loop import InnerLoop
 from kshot.learners.memory import MemoryNetwork, Recurrent
 from kshot.nets.cells import LSTM
+from kshot.nets.conv import Conv4
 net = nn.Linear(4, 2)
 """
 

@@ -233,6 +233,21 @@ def test_size_is_read_in_each_of_its_forms(
     assert encoder.size == size
 
 
+@pytest.mark.parametrize(
+    ("preprocessing", "lacking"),
+    [({"size": {"longest_edge": 40}}, "shortest_edge"), ({"do_center_crop": True}, "crop_size")],
+)
+def test_a_preprocessing_that_is_not_known_is_refused(
+    preprocessing: dict[str, Any], lacking: str, tmp_path: Path
+) -> None:
+    folder, _ = picture_model("ResNet", tmp_path, **preprocessing)
+    with pytest.raises(ValueError, match=f"preprocessor_config.json lacks {lacking}: expected a size"):
+        PictureEncoder.from_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"size": 32}')
+    with pytest.raises(ValueError, match="lacks image_mean"):
+        PictureEncoder.from_pretrained(folder)
+
+
 def cut_in_half(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 

@@ -1,12 +1,17 @@
 """The four-block convolutional net of few-shot learning."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Conv4"]
+from kshot.validation import check_choice
+
+__all__ = ["Conv4", "Downsample", "Space"]
+
+Downsample: TypeAlias = Literal["pool", "stride"]
+Space: TypeAlias = Literal["flatten", "mean"]
 
 
 class Conv4(nn.Module):
@@ -23,6 +28,9 @@ class Conv4(nn.Module):
         space: flatten what remains of the picture, or take its mean.
         norm: makes the normalisation of a block from its number of filters; see ``kshot.nets.norm``.
 
+    Raises:
+        ValueError: there is no such ``downsample`` or ``space``.
+
     >>> import torch
     >>> Conv4()(torch.zeros(2, 1, 28, 28)).shape, Conv4(3, 32)(torch.zeros(2, 3, 84, 84)).shape
     (torch.Size([2, 64]), torch.Size([2, 800]))
@@ -32,11 +40,13 @@ class Conv4(nn.Module):
         self,
         channels: int = 1,
         filters: int = 64,
-        downsample: Literal["pool", "stride"] = "pool",
-        space: Literal["flatten", "mean"] = "flatten",
+        downsample: Downsample = "pool",
+        space: Space = "flatten",
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
+        check_choice("downsample", downsample, Downsample)
+        check_choice("space", space, Space)
         stride, halve = (1, nn.MaxPool2d(2)) if downsample == "pool" else (2, nn.Identity())
         widths = (channels, filters, filters, filters)
         self.blocks = nn.Sequential(

@@ -32,7 +32,16 @@ class _Preprocessing(NamedTuple):
                 f"{path} is missing: PictureEncoder needs it for the size, mean and deviation of pictures. Copy the file "
                 "from where the model comes from, or take a picture model."
             )
-        config = read_json(path)
+        try:
+            return cls._of(read_json(path))
+        except KeyError as error:
+            raise ValueError(
+                f"{path} lacks {error.args[0]}: expected a size of height and width or shortest_edge, image_mean and "
+                "image_std. Add it as the model was trained, or take another model."
+            ) from error
+
+    @classmethod
+    def _of(cls, config: dict[str, Any]) -> "_Preprocessing":
         size = config["crop_size"] if config.get("do_center_crop") else config.get("size", 224)
         if isinstance(size, dict):
             size = (size["height"], size["width"]) if "height" in size else size["shortest_edge"]
