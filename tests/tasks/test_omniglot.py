@@ -259,7 +259,7 @@ def test_sizes_out_of_range(whole: Path) -> None:
     for size in (0, 106):
         with pytest.raises(ValueError, match=f"size must lie in 1 .. 105; found {size}"):
             omniglot(size=size, root=whole)
-    with pytest.raises(ValueError, match=r"protocol must be one of vinyals, finn.*found 'maml'"):
+    with pytest.raises(ValueError, match=r"protocol must be one of 'vinyals', 'finn'.*found 'maml'"):
         published_protocol("maml")
 
 

@@ -1,7 +1,7 @@
 """The published protocols on Omniglot: which characters, turns and drawers each of them trains and tests on."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from kshot.tasks.keys import choose, random_keys
 from kshot.tasks.labelled import Rotations
 from kshot.tasks.omniglot_pack import SIDE, VAL_ALPHABETS, Characters
+from kshot.validation import check_choice
 
 __all__ = ["Protocol", "ProtocolName", "published_protocol"]
 
@@ -41,8 +42,7 @@ def published_protocol(name: str) -> Protocol:
     Raises:
         ValueError: there is none of this name.
     """
-    if name not in _PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(get_args(ProtocolName))}; found {name!r}.")
+    check_choice("protocol", name, ProtocolName)
     return _PROTOCOLS[name]
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from kshot.core import Batch, Episode, one_hot
 from kshot.tasks.keys import uniform
 from kshot.tasks.source import TaskSource
 from kshot.tasks.story_world import Walk, animals, walk
+from kshot.validation import check_choice
 
 __all__ = ["VOCABULARY", "WORDS", "Kind", "Stories", "words"]
 
@@ -89,8 +90,7 @@ class Stories(TaskSource):
         self, kind: Kind, sentences: int | None = None, questions: int = 1, seed: int = 0, length: int = 1000
     ) -> None:
         super().__init__(seed, length)
-        if kind not in get_args(Kind):
-            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}; found {kind!r}.")
+        check_choice("kind", kind, Kind)
         sentences = _SENTENCES[kind] if sentences is None else sentences
         fewest = len(_KINDS) + len(_PETS) if kind == "deduction" else _FEWEST
         if sentences < fewest or questions < 1:
