@@ -18,7 +18,7 @@ def adapted(learner: Learner, support: Batch) -> Any:
     """
     try:
         return learner.adapt(support)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         if not learner.fixed_ways:
             raise
         raise ValueError(
