@@ -285,8 +285,8 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     ),
     "meta-learner LSTM": lambda: (MetaLSTM(conv(group_norm), 2), pictures(), with_inner_gradients_held),
     "meta-learner LSTM, mixed, support statistics": lambda: (
-        MetaLSTM(conv(SupportStatisticsNorm), 2, "mixed"),
-        pictures(),
+        MetaLSTM(MLP(6, 5, 3, norm=SupportStatisticsNorm), 2, "mixed"),
+        rows(),
         None,
     ),
     "meta-learner LSTM, sinusoid": lambda: (
@@ -305,13 +305,13 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     "attentive neural process": lambda: (NeuralProcess(1, width=8, heads=2), GaussianProcesses(None, 5, 4), None),
     "ensemble, prototypical": lambda: (Ensemble([Prototypical(embed()), Prototypical(embed())]), rows(), None),
     "ensemble, maml, batch statistics": lambda: (
-        Ensemble([MAML(conv(BatchStatisticsNorm), 0.4) for _ in range(2)]),
-        pictures(),
+        Ensemble([MAML(MLP(6, 5, 3, norm=BatchStatisticsNorm), 0.4) for _ in range(2)]),
+        rows(),
         None,
     ),
     "ensemble, one of first order": lambda: (
-        Ensemble([MAML(conv(group_norm), 0.4), MAML(conv(group_norm), 0.4, 2, "first_order")]),
-        pictures(),
+        Ensemble([MAML(MLP(6, 5, 3), 0.4), MAML(MLP(6, 5, 3), 0.4, 2, "first_order")]),
+        rows(),
         each_member,
     ),
     "ensemble, neural process": lambda: (
