@@ -25,6 +25,7 @@ TIERS = [
         "divergence",
         "finite_differences",
         "interruption",
+        "position",
         "program",
         "meta_gradient",
         "memory",

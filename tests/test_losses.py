@@ -17,7 +17,7 @@ from kshot.nets.mlp import MLP
 from kshot.progress import show_progress
 from kshot.report.figures import learning_curve
 from kshot.report.page import results_table
-from kshot.run_folder import RunFolder
+from kshot.run_folder import read_lines
 from kshot.tasks.functions import GaussianProcesses
 from kshot.training import train
 
@@ -82,7 +82,7 @@ def test_training_evaluation_progress_and_report_say_log_likelihood(tmp_path: Pa
     assert result.calibration_error is None
     assert str(result).startswith(f"log-likelihood {result.mean:.4g} ± ")
     assert "validation log-likelihood -" in text.getvalue()
-    metrics = RunFolder(tmp_path, True).read_metrics()
+    metrics = read_lines(tmp_path / "metrics.jsonl")
     assert max(line["val_log-likelihood"] for line in metrics) == trained.best
     assert "Validation log-likelihood" in learning_curve(metrics)
     assert "log-likelihood" in results_table({"NeuralProcess": result})

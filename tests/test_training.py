@@ -22,7 +22,7 @@ from kshot.learners.gradient.inner_loop import Mode
 from kshot.learners.metric import Prototypical
 from kshot.losses import mean_squared_error
 from kshot.nets.mlp import MLP
-from kshot.run_folder import RunFolder
+from kshot.run_folder import RunFolder, read_lines
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.sinusoid import Sinusoids
@@ -77,7 +77,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path: Path) -> 
     last = [(tmp_path / name / "last.safetensors") for name in ("whole", "cut")]
     assert result.steps == 20
     assert last[0].stat().st_size == last[1].stat().st_size
-    steps = [line["step"] for line in RunFolder(tmp_path / "cut", resume=True).read_metrics()]
+    steps = [line["step"] for line in read_lines(tmp_path / "cut/metrics.jsonl")]
     assert steps == [5, 10, 13, 15, 20]
 
 
@@ -181,7 +181,7 @@ def test_a_clock_that_runs_out_after_a_step_still_leaves_a_validation(monkeypatc
     # Every look at the clock is a second later, so that the minutes run out at each possible place of the loop.
     for minutes in np.arange(3, 30) / 60:
         ticks = iter(range(1000))
-        monkeypatch.setattr("kshot.training.time.monotonic", lambda ticks=ticks: next(ticks))
+        monkeypatch.setattr("kshot.position.time.monotonic", lambda ticks=ticks: next(ticks))
         tasks = Episodes(data(), 4, 2, 3, length=4)
         reports: list[Report] = []
         result = train(learner(), tasks, minutes=minutes, validation=tasks, every=10**9, watch=reports.append)

@@ -21,6 +21,7 @@ from kshot.atomic import atomic_file
 from kshot.batching import map_leaves
 from kshot.core import Inputs
 from kshot.modes import in_eval_mode
+from kshot.nets.features import unit_scaled
 from kshot.nets.pretrained import PretrainedEncoder
 from kshot.nets.sentence_encoder import SentenceEncoder
 from kshot.tasks.cache import data_folder
@@ -147,11 +148,7 @@ def _reader(encoder: nn.Module, x: Any, n: int) -> tuple[Callable[[Tensor], Any]
         order = torch.tensor([len(text) for text in x]).argsort(stable=True)
         return lambda rows: encoder.tokenize([x[row] for row in rows.tolist()]), order
     leaves = dict(x) if isinstance(x, Mapping) else x
-    return lambda rows: map_leaves(lambda leaf: _scaled(leaf[rows.to(leaf.device)]), leaves), torch.arange(n)
-
-
-def _scaled(leaf: Tensor) -> Tensor:
-    return leaf.to(torch.get_default_dtype()) / 255 if leaf.dtype == torch.uint8 else leaf
+    return lambda rows: map_leaves(lambda leaf: unit_scaled(leaf[rows.to(leaf.device)]), leaves), torch.arange(n)
 
 
 def weights_digest(encoder: nn.Module) -> str:

@@ -58,13 +58,9 @@ class RunFolder:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of ``metrics.jsonl``; a last line cut short by a killed process is left out."""
-        return read_lines(self.metrics)
-
     def _drop_metrics_after(self, step: int) -> None:
         # A killed process may have written metrics of steps that its last checkpoint has not seen.
-        kept = [json.dumps(line) for line in self.read_metrics() if line["step"] <= step]
+        kept = [json.dumps(line) for line in read_lines(self.metrics) if line["step"] <= step]
         write_atomically(self.metrics, "".join(line + "\n" for line in kept).encode())
 
 

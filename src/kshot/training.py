@@ -2,12 +2,10 @@
 
 import copy
 import math
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,10 +18,11 @@ from kshot.divergence import culprit, is_finite
 from kshot.evaluation import Evaluation, evaluate
 from kshot.interruption import interruption
 from kshot.meta_gradient import ChunkSize, MetaGradient
+from kshot.position import Position, Reason
 from kshot.run_folder import RunFolder
 from kshot.tasks.source import TaskSource
 
-__all__ = ["Reason", "Report", "Trained", "Watch", "train"]
+__all__ = ["Report", "Trained", "Watch", "train"]
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,13 @@ class Trained:
         best: the best validation score, None without validation.
     """
 
-    reason: "Reason"
+    reason: Reason
     steps: int
     seconds: float
     best: float | None
 
 
 Watch: TypeAlias = Callable[[Report], None]
-Reason: TypeAlias = Literal["steps", "minutes", "patience", "interrupted"]
 
 
 def train(
@@ -134,11 +132,11 @@ def train(
         run.stale = 0  # the run had ended, and is given more time
     learner.train()
     with interruption() as interrupted, torch.random.fork_rng():
-        reason = run.ending(steps, minutes, patience, interrupted)
+        reason = run.ending(steps, minutes, interrupted, patience)
         while reason is None:
             learner.at_progress(run.progress(steps, minutes))
             loss = run.take_step(tasks, tasks_per_step, gradient, device, seed)
-            reason = run.ending(steps, minutes, None, interrupted)
+            reason = run.ending(steps, minutes, interrupted)
             # An interruption validates nothing, so that the run goes on as if there had been none.
             due = run.step % every == 0 or reason not in (None, "interrupted")
             result = None
@@ -159,43 +157,23 @@ def train(
             if watch is not None:
                 watch(report)
             # A clock that ran out since must not end the run without the validation of its last step.
-            reason = reason or run.ending(steps, minutes if due else None, patience, interrupted)
+            reason = reason or run.ending(steps, minutes if due else None, interrupted, patience)
     trained = run.finish(reason)
     learner.at_progress(1.0)  # whoever goes on with it has the loss and the gradient of the end of training
     return trained
 
 
-class _Run:
+class _Run(Position):
     """What changes while training: the learner, its optimizer, and the position in the run."""
 
     def __init__(
         self, learner: Learner, optimizer: Optimizer, scheduler: LRScheduler | None, folder: RunFolder | None
     ) -> None:
+        super().__init__()
         self.learner, self.optimizer, self.scheduler, self.folder = learner, optimizer, scheduler, folder
-        self.step, self.stale, self.earlier = 0, 0, 0.0
-        self.best: float | None = None
         self.best_weights: dict[str, Tensor] | None = None
         if folder is not None and (content := folder.load_last()) is not None:
             self._restore(content)
-        self.start = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return self.earlier + time.monotonic() - self.start
-
-    def progress(self, steps: int | None, minutes: float | None) -> float:
-        return min(1.0, max(self.step / (steps or math.inf), self.seconds / (60 * (minutes or math.inf))))
-
-    def ending(
-        self, steps: int | None, minutes: float | None, patience: int | None, interrupted: threading.Event
-    ) -> Reason | None:
-        if steps is not None and self.step >= steps:
-            return "steps"
-        if minutes is not None and self.seconds >= 60 * minutes:
-            return "minutes"
-        if patience is not None and self.stale >= patience:
-            return "patience"
-        return "interrupted" if interrupted.is_set() else None
 
     def take_step(
         self,

@@ -8,7 +8,16 @@ from torch import Tensor, nn
 
 from kshot.modes import in_eval_mode
 
-__all__ = ["CentreAndNormalise", "CosineClassifier"]
+__all__ = ["CentreAndNormalise", "CosineClassifier", "unit_scaled"]
+
+
+def unit_scaled(x: Tensor) -> Tensor:
+    """Return uint8 as 0..1, and anything else as it is.
+
+    >>> unit_scaled(torch.tensor([0, 255], dtype=torch.uint8))
+    tensor([0., 1.])
+    """
+    return x.to(torch.get_default_dtype()) / 255 if x.dtype == torch.uint8 else x
 
 
 @final
@@ -38,9 +47,8 @@ class CentreAndNormalise(nn.Module):
     def mean_of(encoder: nn.Module, x: Tensor, batch_size: int = 256) -> Float[Tensor, " d"]:
         """Return the mean embedding of examples ``(n, *features)``, where uint8 becomes 0..1, by an encoder in eval mode."""
         parts = (x[start : start + batch_size] for start in range(0, len(x), batch_size))
-        scaled = (part.to(torch.get_default_dtype()) / 255 if part.dtype == torch.uint8 else part for part in parts)
         with in_eval_mode(encoder):
-            total = torch.stack([encoder(part).sum(0, dtype=torch.float64) for part in scaled]).sum(0)
+            total = torch.stack([encoder(unit_scaled(part)).sum(0, dtype=torch.float64) for part in parts]).sum(0)
         return (total / len(x)).to(torch.get_default_dtype())
 
     def forward(self, z: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:

@@ -20,9 +20,8 @@ from kshot.plain_operations.normalisation import (
     instance_norm,
     layer_norm,
     native_layer_norm,
-    torch_batch_norm,
-    torch_instance_norm,
     torch_layer_norm,
+    weights_first,
 )
 from kshot.plain_operations.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from kshot.weights import one_thread
@@ -68,8 +67,8 @@ _STAND_INS: dict[Any, Callable[..., Any]] = {
     F.instance_norm: instance_norm,
     torch.layer_norm: torch_layer_norm,
     torch.native_layer_norm: native_layer_norm,
-    torch.batch_norm: torch_batch_norm,
-    torch.instance_norm: torch_instance_norm,
+    torch.batch_norm: weights_first(batch_norm),
+    torch.instance_norm: weights_first(instance_norm),
     torch.lstm: lstm,
     torch.gru: gru,
     torch.rnn_tanh: lambda *args: rnn(torch.tanh, *args),

@@ -5,7 +5,7 @@ that it refuses.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,8 @@ __all__ = [
     "native_layer_norm",
     "normalised",
     "per_channel",
-    "torch_batch_norm",
-    "torch_instance_norm",
     "torch_layer_norm",
+    "weights_first",
 ]
 
 
@@ -107,22 +106,6 @@ def batch_norm(
     return _by_statistics(input, (0, *range(2, input.dim())), weight, bias, eps)
 
 
-def torch_batch_norm(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool,
-) -> Any:
-    """Stand in for ``torch.batch_norm``."""
-    del cudnn_enabled
-    return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-
-
 def instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,
@@ -140,20 +123,22 @@ def instance_norm(
     return _by_statistics(input, tuple(range(2, input.dim())), weight, bias, eps)
 
 
-def torch_instance_norm(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    use_input_stats: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool,
-) -> Any:
-    """Stand in for ``torch.instance_norm``."""
-    del cudnn_enabled
-    return instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+def weights_first(stand_in: Callable[..., Any]) -> Callable[..., Any]:
+    """Make of a stand-in for ``F.batch_norm`` or ``F.instance_norm`` one for torch's own, which takes the weights first."""
+
+    def of_torch(
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        *others: Any,
+        **named: Any,
+    ) -> Any:
+        named.pop("cudnn_enabled", None)
+        return stand_in(input, running_mean, running_var, weight, bias, *others[:3], **named)
+
+    return of_torch
 
 
 def _have_shape(shape: tuple[int, ...], *parameters: Tensor | None) -> bool:

@@ -123,7 +123,7 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]]) -> str:
     """Return the validation metric, with its 95 % band, and the loss over minutes of training as HTML.
 
     Args:
-        metrics: lines of a run's ``metrics.jsonl``, as ``RunFolder.read_metrics`` returns them.
+        metrics: lines of a run's ``metrics.jsonl``, as ``kshot.run_folder.read_lines`` returns them.
 
     Raises:
         ValueError: there is no line.

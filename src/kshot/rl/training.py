@@ -1,8 +1,5 @@
 """Meta-training of a policy: draw tasks, take a step in them, now and then validate and save."""
 
-import math
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +9,13 @@ import numpy as np
 
 from kshot.evaluation import Evaluation
 from kshot.interruption import interruption
+from kshot.position import Position
 from kshot.rl.environments.base import Environment
 from kshot.rl.evaluation import VALIDATION_SEED
 from kshot.rl.learner import Outcome, PolicyLearner, S
 from kshot.rl.seeds import generator_of
 from kshot.run_folder import RunFolder
-from kshot.training import Reason, Report, Trained, Watch
+from kshot.training import Report, Trained, Watch
 
 __all__ = ["train_policy"]
 
@@ -93,34 +91,18 @@ def train_policy(
     return Trained(reason, run.step, run.seconds, run.best)
 
 
-class _Run(Generic[S]):
+class _Run(Position, Generic[S]):
     """What changes while training: the weights, and the position in the run."""
 
     def __init__(self, learner: PolicyLearner[S], folder: RunFolder | None) -> None:
+        super().__init__()
         self.learner, self.folder = learner, folder
-        self.step, self.earlier = 0, 0.0
-        self.best: float | None = None
-        self.start = time.monotonic()
         if folder is not None and (content := folder.load_last()) is not None:
             learner.restore(content)
             position = content["position"]
             self.step, self.earlier, self.best = position["step"], position["seconds"], position["best"]
         else:
             self.save()  # so that a run killed before its first validation can be resumed
-
-    @property
-    def seconds(self) -> float:
-        return self.earlier + time.monotonic() - self.start
-
-    def progress(self, steps: int | None, minutes: float | None) -> float:
-        return min(1.0, max(self.step / (steps or math.inf), self.seconds / (60 * (minutes or math.inf))))
-
-    def ending(self, steps: int | None, minutes: float | None, interrupted: threading.Event) -> Reason | None:
-        if steps is not None and self.step >= steps:
-            return "steps"
-        if minutes is not None and self.seconds >= 60 * minutes:
-            return "minutes"
-        return "interrupted" if interrupted.is_set() else None
 
     def take_step(self, environment: Environment, setting: S, seed: int) -> tuple[Outcome, list[float]]:
         """Take a step in the tasks that are next, by random numbers that depend on the seed and the step alone."""
