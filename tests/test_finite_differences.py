@@ -27,3 +27,24 @@ def test_what_is_not_finite_is_infinitely_wrong(loss: Callable[[Tensor], Tensor]
     assert error == INF
     assert name in gradients
     torch.testing.assert_close(p, torch.ones_like(p))
+
+
+def test_a_step_size_that_is_close_enough_is_the_last() -> None:
+    calls = []
+    p = torch.ones(3, dtype=torch.float64)
+
+    def loss() -> Tensor:
+        calls.append(len(calls))
+        return (p**2).sum()
+
+    def error(gradient: Tensor, enough: float) -> tuple[float, int]:
+        calls.clear()
+        return finite_difference_error(loss, {"p": p}, {"p": gradient}, enough)[0], len(calls)
+
+    assert error(2 * p, 0.0)[1] == 1 + 2 * 3 * 2  # two directions, three step sizes, two sides
+    found, evaluations = error(2 * p, 1e-6)
+    assert found < 1e-6
+    assert evaluations == 1 + 2 * 2
+    found, evaluations = error(2.2 * p, 1e-6)
+    assert found > 0.08
+    assert evaluations > 1 + 2 * 2

@@ -15,7 +15,10 @@ def least_norm(gradients: Mapping[str, Tensor]) -> float:
 
 
 def finite_difference_error(
-    loss: Callable[[], Tensor], parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+    loss: Callable[[], Tensor],
+    parameters: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    enough: float = 0.0,
 ) -> tuple[float, str]:
     r"""Compare gradients with central differences :math:`(L(p + hd) - L(p - hd)) / 2h`, along themselves and at random.
 
@@ -23,6 +26,7 @@ def finite_difference_error(
         loss: evaluated again and again, in float64; the same number at the same parameters.
         parameters: changed in place, and left as they were up to rounding.
         gradients: of some or all of the parameters, by name.
+        enough: a relative error below which no further step size is tried along a direction.
 
     Returns:
         The largest relative error, and the name of its parameter. It is infinite where the loss, the gradient or the slope
@@ -49,17 +53,19 @@ def finite_difference_error(
             unit = direction / direction.norm().clamp_min(1e-300)
             expected = (gradient * unit).sum().item()
             yardstick = share * max(gradient.norm().item(), least, 1e-12)
-            worst = max(worst, (_slope_error(loss, parameters[name], unit, expected) / yardstick, name))
+            error = _slope_error(loss, parameters[name], unit, expected, enough * yardstick)
+            worst = max(worst, (error / yardstick, name))
     return worst
 
 
 @torch.no_grad()
-def _slope_error(loss: Callable[[], Tensor], parameter: Tensor, unit: Tensor, expected: float) -> float:
-    """Return how far the slope along a unit direction is from the expected one, at the step size where it is closest.
+def _slope_error(loss: Callable[[], Tensor], parameter: Tensor, unit: Tensor, expected: float, enough: float) -> float:
+    """Return how far the slope along a unit direction is from the expected one, at the first step size close enough.
 
-    A step across a ReLU kink jumps: at some step sizes for a true gradient, at all of them for a wrong one.
+    Where none is, at the closest one. A step across a ReLU kink jumps: at some step sizes for a true gradient, at all of
+    them for a wrong one.
     """
-    errors = []
+    closest = math.inf
     for h in (1e-5, 1e-6, 1e-7):
         parameter.add_(unit, alpha=h)
         above = loss().item()
@@ -67,5 +73,7 @@ def _slope_error(loss: Callable[[], Tensor], parameter: Tensor, unit: Tensor, ex
         below = loss().item()
         parameter.add_(unit, alpha=h)
         error = abs((above - below) / (2 * h) - expected)
-        errors.append(math.inf if math.isnan(error) else error)  # NaN is less than nothing, and min might return it
-    return min(errors)
+        closest = min(closest, math.inf if math.isnan(error) else error)
+        if closest < enough:
+            break
+    return closest

@@ -41,7 +41,7 @@ def test_the_step_of_finn2017_is_that_of_the_code_which_divides_by_the_shots(
         ("finn2017", "sinusoid", 5, {"inner_lr": 0.01, "tasks_per_step": 25, "steps": 70_000}),
         ("li2017", "omniglot", 5, {"learn_lr": "per_parameter", "inner_steps": 1}),
         ("antoniou2019", "omniglot", 20, {"per_step_norm": True, "multi_step": 0.1, "cosine": True, "inner_lr": 0.1}),
-        ("rajeswaran2019", "omniglot", 5, {"differentiate": "implicit", "inner_steps": 16, "lr": 1e-2}),
+        ("rajeswaran2019", "omniglot", 5, {"differentiate": "implicit", "inner_steps": 16, "inner_lr": 0.1}),
         ("zintgraf2019", "sinusoid", 5, {"adapts": "context", "inner_lr": 1.0}),
         ("raghu2020", "omniglot", 20, {"adapts": "head", "inner_steps": 5}),
         ("zintgraf2019", "omniglot", 5, {"adapts": "context", "protocol": "finn", "queries": 1}),

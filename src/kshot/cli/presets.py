@@ -87,12 +87,11 @@ def _maml_plus_plus(options: MAMLOptions) -> dict[str, Any]:
 
 
 def _implicit(options: MAMLOptions) -> dict[str, Any]:
-    """Rajeswaran et al. 2019, the code for Omniglot with 5 ways and 1 shot."""
+    """Rajeswaran et al. 2019, the command in their code's README, not its bare defaults."""
     if (options.data, options.ways, options.shots or 1) != ("omniglot", 5, 1):
         raise _unknown(options, "omniglot with 5 ways and 1 shot")
-    more = {"protocol": "finn", "inner_lr": 1e-2, "inner_steps": 16, "differentiate": "implicit", "lr": 1e-2}
-    more["proximity"] = 1.0
-    return {**more, "tasks_per_step": 16, "queries": 1, "steps": _steps(options, 20_000)}
+    more = {"protocol": "finn", "inner_lr": 0.1, "inner_steps": 16, "differentiate": "implicit", "proximity": 2.0}
+    return {**more, "tasks_per_step": 32, "queries": 1, "steps": _steps(options, 20_000)}
 
 
 def _context(options: MAMLOptions) -> dict[str, Any]:
