@@ -126,6 +126,7 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         words["weights start as in the paper's code"] = told.start == "finn"
         words["norms do not adapt"] = told.adapts == "no_norm"
         words[f"{told.filters} filters, {told.net}"] = bool(_changed(told, "filters", "net") - {"connected"})
+        words[f"{told.train_queries} training queries a class"] = bool(_changed(told, "train_queries"))
     if isinstance(told, MAMLOptions | ReptileOptions):
         published = _published(told)
         words[f"inner step size {told.inner_lr or 0.4:g}"] = (told.inner_lr or 0.4) != published.inner_lr
@@ -204,7 +205,9 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     told = load_config(options.run)
-    if isinstance(told, ReptileOptions) and options.transductive:
+    if options.transductive:
+        if not isinstance(told, ReptileOptions):
+            parser.error(f"--transductive is for runs of Reptile; {options.run} is of {name_of(told)}.")
         told = replace(told, transductive=True)
     published = PUBLISHED[name_of(told), told.shots or 1]
     write_rows(options.table, judge(options.run, told, published, options.tasks))

@@ -325,6 +325,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "omniglot": few_shot,
     "omniglot-all": lambda: few_shot("variant"),
     "omniglot-prototypical": lambda: few_shot("variant", of="prototypical"),
+    "miniimagenet": lambda: few_shot(table="miniimagenet"),
     "equal-minutes": lambda: few_shot(table="equal_minutes"),
     "lake": lake,
     "distances": distances,
