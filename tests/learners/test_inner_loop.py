@@ -147,6 +147,26 @@ def test_attention_may_stand_in_the_loop(mode: Mode) -> None:
     assert torch.autograd.gradcheck(loss, (q,))
 
 
+@pytest.mark.parametrize("mode", EXACT)
+def test_a_block_without_gradients_is_a_constant(mode: Mode) -> None:
+    def loss(cut: Any) -> Objective:
+        def objective(weights: Weights, x: Tensor) -> Tensor:
+            return ((x * weights["w"]) / cut(weights["w"])).sum().pow(3)
+
+        return objective
+
+    def without_gradients(w: Tensor) -> Tensor:
+        with torch.no_grad():
+            return w.norm()
+
+    w, x = torch.randn(3, dtype=torch.float64, requires_grad=True), torch.randn(3, dtype=torch.float64)
+    found, expected = (
+        torch.autograd.grad(sgd_step(loss(cut), {"w": w}, x, 0.1, mode)["w"].square().sum(), w)[0]
+        for cut in (without_gradients, lambda w: w.detach().norm())
+    )
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("make", [sgd, momentum, adam])
 def test_a_rule_declared_linear_is_linear_in_the_gradients(make: Any) -> None:
     rule, weights = make(), {"w": torch.ones(3, dtype=torch.float64)}

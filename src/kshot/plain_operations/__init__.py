@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
@@ -45,13 +46,20 @@ class PlainOperations(TorchFunctionMode):
     def __init__(self, twice: bool = False) -> None:
         super().__init__()
         self._stand_ins = _STAND_INS | {F.conv2d: conv2d} if twice else _STAND_INS
+        self._differentiates = torch.is_grad_enabled()
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call the plain operation where there is one and it covers these arguments, else torch's own."""
         del types
-        kwargs = kwargs or {}
+        if self._differentiates and not torch.is_grad_enabled():
+            # Forward derivatives pass through a block of no_grad() in a model, where reverse ones take all for constants.
+            with _set_fwd_grad_enabled(False):
+                return self._call(function, args, kwargs or {})
+        return self._call(function, args, kwargs or {})
+
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         stand_in = self._stand_ins.get(function)
         if stand_in is not None and (result := stand_in(*args, **kwargs)) is not NotImplemented:
             return result
