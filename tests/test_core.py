@@ -1,9 +1,11 @@
 import logging
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from kshot import core
 from kshot.batching import unstack
 from kshot.core import Batch, Episode, Learner, one_hot
 from kshot.learners.metric import Prototypical
@@ -154,6 +156,35 @@ def test_a_task_of_the_wrong_shape_says_what_was_expected(tasks: Episode, messag
 def test_no_task_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one task; found an empty list"):
         Prototypical(nn.Identity()).meta_loss([])
+    with pytest.raises(ValueError, match="at least one task; found stacked tasks"):
+        Prototypical(nn.Identity()).meta_loss(stacked_tasks(0))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (Episode(*map(tuple, stacked_tasks())), "found Episode of tuple, tuple"),
+        ([Episode(*map(tuple, unstack(stacked_tasks())[0]))], "found Episode of tuple, tuple"),
+        ([Episode(*(Batch(x, y.numpy()) for x, y in unstack(stacked_tasks())[0]))], "found a ndarray"),
+    ],
+)
+def test_an_episode_of_something_else_than_batches_of_tensors_is_refused(tasks: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Prototypical(nn.Identity()).meta_loss(tasks)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (unstack(stacked_tasks())[0].support, "found Batch of Tensor, Tensor"),  # the support set of a plain pair
+        (tuple(unstack(stacked_tasks())[0]), "found tuple of Batch, Batch"),
+        (1, "found int"),
+    ],
+)
+def test_what_is_no_episode_is_refused(task: Any, message: str) -> None:
+    # Not by meta_loss, whose annotation is checked in tests.
+    with pytest.raises(ValueError, match=message):
+        core._check_kind(task)
 
 
 @pytest.mark.parametrize(

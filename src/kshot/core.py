@@ -132,7 +132,8 @@ class Learner(nn.Module, ABC):
             chunk_size: how many tasks vmap takes at a time; all by default. It changes memory and speed only.
 
         Raises:
-            ValueError: there is no task, labels are integers, shapes do not fit, or support and query disagree on the ways.
+            ValueError: there is no task, or something else than an Episode of Batches, labels are integers, shapes do not
+                fit, or support and query disagree on the ways.
         """
         losses: Any = self._map(self.task_loss, tasks, chunk_size)
         return losses if isinstance(losses, Tensor) else torch.stack(losses)
@@ -147,6 +148,7 @@ class Learner(nn.Module, ABC):
 
     def encode_tasks(self, tasks: Episode) -> Episode:
         """Check stacked tasks and encode all their examples in one pass."""
+        _check_kind(tasks)
         check_task(tasks, axes=("tasks", "n"))
         # Flat, so that the encoder's convolutions never see a task axis.
         flat = [map_leaves(lambda leaf: leaf.flatten(0, 1), batch.x) for batch in tasks]
@@ -167,6 +169,7 @@ class Learner(nn.Module, ABC):
                 "expected at least one task; found an empty list. Give a list of Episodes, or one of stacked tasks."
             )
         for task in tasks:
+            _check_kind(task)
             check_task(task, axes=("n",))
         return [function(task) for task in self._encode_listed(tasks)]
 
@@ -175,6 +178,19 @@ class Learner(nn.Module, ABC):
         encoded = encode_together(self.encode, [batch.x for batch in batches])
         whole = [Batch(z, batch.y) for z, batch in zip(encoded, batches, strict=True)]
         return [Episode(*pair) for pair in zip(whole[::2], whole[1::2], strict=True)]
+
+
+def _check_kind(task: Any) -> None:
+    if not (isinstance(task, Episode) and all(isinstance(batch, Batch) for batch in task)):
+        raise ValueError(
+            f"a task must be an Episode of two Batches; found {_kind(task)}. Write Episode(Batch(x, y), Batch(x, y)), the "
+            "support set first: a DataLoader keeps both kinds."
+        )
+
+
+def _kind(task: Any) -> str:
+    parts = f" of {', '.join(type(part).__name__ for part in task)}" if isinstance(task, tuple | list) else ""
+    return f"{type(task).__name__}{parts}"
 
 
 def _split_axis(x: Inputs, sizes: torch.Size) -> Inputs:

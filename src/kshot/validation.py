@@ -2,6 +2,8 @@
 
 from typing import Any, get_args
 
+from torch import Tensor
+
 from kshot.batching import leaves
 
 __all__ = ["check_choice", "check_task"]
@@ -38,6 +40,8 @@ def check_task(task: Any, axes: tuple[str, ...]) -> None:
         )
     if support[: len(axes) - 1] != query[: len(axes) - 1]:
         raise ValueError(f"support and query must hold the same number of tasks; found {support[0]} and {query[0]}.")
+    if len(axes) == 2 and query[0] == 0:
+        raise ValueError("expected at least one task; found stacked tasks of which there are none.")
 
 
 def _joined(shapes: list[tuple[int, ...]]) -> str:
@@ -45,6 +49,8 @@ def _joined(shapes: list[tuple[int, ...]]) -> str:
 
 
 def _check_labels(name: str, y: Any, axes: tuple[str, ...]) -> None:
+    if not isinstance(y, Tensor):
+        raise ValueError(f"{name} must be a tensor; found a {type(y).__name__}. Use torch.as_tensor.")
     shape = tuple(y.shape)
     expected = f"({', '.join(axes)}, ways) one-hot or ({', '.join(axes)}, d) targets"
     if not y.is_floating_point():
