@@ -1,5 +1,6 @@
 """Metric learners against their papers' equations, at their edges, and what each of them is for."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -123,6 +124,12 @@ def test_matching_is_attention_over_labels() -> None:
     found = Matching(nn.Identity()).double().predict(Batch((support.x, support.x), support.y), query.x).softmax(-1)
     cosines = nn.functional.cosine_similarity(query.x[:, None], support.x, dim=-1)
     torch.testing.assert_close(found, cosines.softmax(-1) @ support.y)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+def test_matching_refuses_a_temperature_that_has_no_logarithm(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature must be above zero"):
+        Matching(nn.Identity(), temperature=temperature)
 
 
 def test_full_context_is_what_the_paper_writes() -> None:

@@ -71,6 +71,9 @@ class Matching(EncodedLearner):
         distance: d, of ``kshot.learners.metric.distances``, ``Correspondence(c)`` or any other.
         temperature: T; ``"learned"`` starts at one.
         context: embeds each example in the light of the whole support set; then the order of the support set matters.
+
+    Raises:
+        ValueError: the temperature is not above zero, or the encoder normalises by the batch.
     """
 
     def __init__(
@@ -85,7 +88,10 @@ class Matching(EncodedLearner):
         super().__init__(encoder, loss)
         self.distance, self.context = distance, context
         learned = temperature == "learned"
-        self.log_temperature = nn.Parameter(torch.tensor(1.0 if learned else temperature).log(), requires_grad=learned)
+        start = 1.0 if learned else float(temperature)
+        if not start > 0:
+            raise ValueError(f"temperature must be above zero, or 'learned'; found {temperature}.")
+        self.log_temperature = nn.Parameter(torch.tensor(start).log(), requires_grad=learned)
         self.order_sensitive = context is not None
         self.uses_unlabelled = context is not None
 
