@@ -27,5 +27,9 @@ def class_logits(
     tensor([[1., 5.]])
     """
     # Finite, since minus infinity would make a loss of a class without members NaN.
-    members = torch.zeros_like(y).masked_fill(y == 0, torch.finfo(scores.dtype).min / 2)
-    return over(scores[:, :, None] + members, 1)
+    least = torch.finfo(scores.dtype).min / 2
+    members = torch.zeros_like(y).masked_fill(y == 0, least)
+    nobody = scores.new_full(
+        (len(scores), 1, y.shape[1]), least
+    )  # so that there is one where there is no example at all
+    return over(torch.cat([scores[:, :, None] + members, nobody], 1), 1)
