@@ -4,10 +4,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from kshot.core import Batch, Episode
+from kshot.learners.gradient import MAML
 from kshot.learners.gradient.inner_loop import InnerLoop, Mode, Objective
+from kshot.learners.gradient.maml import Differentiate
 from kshot.learners.gradient.update_rules import Sizes, Slots, UpdateRule, adam, momentum, sgd
+from kshot.losses import mean_squared_error
 from kshot.weights import Weights
 
 EXACT: list[Mode] = ["mixed", "reverse"]
@@ -165,6 +169,36 @@ def test_a_block_without_gradients_is_a_constant(mode: Mode) -> None:
         for cut in (without_gradients, lambda w: w.detach().norm())
     )
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("differentiate", ["mixed", "implicit"])
+def test_an_operation_without_a_forward_derivative_is_sent_to_reverse_mode(differentiate: Differentiate) -> None:
+    class Square(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return x**2
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            del output
+            ctx.save_for_backward(inputs[0])
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return 2 * ctx.saved_tensors[0] * gradient
+
+    class Squared(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return Square.apply(super().forward(x))
+
+    batch = Batch(torch.randn(2, 4, 3), torch.randn(2, 4, 1))
+    model = Squared(3, 1)
+    MAML(model, 0.1, differentiate="reverse", loss=mean_squared_error).meta_loss(Episode(batch, batch)).backward()
+    loss = MAML(model, 0.1, differentiate=differentiate, loss=mean_squared_error).meta_loss(Episode(batch, batch))
+    with pytest.raises(NotImplementedError, match="take differentiate='reverse'"):
+        loss.backward()
 
 
 @pytest.mark.parametrize("make", [sgd, momentum, adam])

@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.func import grad, jvp
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from kshot.learners.gradient.inner_loop import Autocast, InnerLoop, Objective, autocast_as_now, plainly
+from kshot.learners.gradient.inner_loop import (
+    Autocast,
+    InnerLoop,
+    Objective,
+    autocast_as_now,
+    forward_derivatives,
+    plainly,
+)
 from kshot.learners.gradient.update_rules import Sizes, UpdateRule
 from kshot.weights import Weights
 
@@ -87,7 +94,7 @@ class _Minimum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
-        with ctx.problem.autocast():
+        with ctx.problem.autocast(), forward_derivatives():
             return _Minimum._pulled_back(ctx, v)
 
     @staticmethod

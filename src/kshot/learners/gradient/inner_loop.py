@@ -12,9 +12,10 @@ Both are exact, for fused normalisation, attention and recurrent layers too: see
 ``first_order`` leaves the inner gradient out of the meta-gradient.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -24,14 +25,14 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from kshot.batching import substituted
+from kshot.batching import first_line, substituted
 from kshot.learners.gradient.random_state import RandomState, random_state, replayed
 from kshot.learners.gradient.update_rules import Sizes, Slots, UpdateRule, sgd
 from kshot.plain_operations import PlainOperations
 from kshot.validation import check_choice
 from kshot.weights import Weights
 
-__all__ = ["Autocast", "InnerLoop", "Mode", "Objective", "autocast_as_now", "last", "plainly"]
+__all__ = ["Autocast", "InnerLoop", "Mode", "Objective", "autocast_as_now", "forward_derivatives", "last", "plainly"]
 
 Objective: TypeAlias = Callable[[Weights, Any], Tensor]  # (weights, given) -> the support loss, a scalar
 Mode: TypeAlias = Literal["mixed", "reverse", "first_order"]
@@ -147,6 +148,22 @@ def autocast_as_now(weights: Weights) -> Autocast:
     return partial(torch.autocast, device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 
 
+@contextmanager
+def forward_derivatives() -> Iterator[None]:
+    """Say what can be done where an operation of a model has no forward derivative, which this way back needs.
+
+    Raises:
+        NotImplementedError: there is such an operation; it is named.
+    """
+    try:
+        yield
+    except NotImplementedError as error:
+        if re.search("forward (mode )?AD", str(error)) is None:
+            raise
+        told = "mixed and implicit differentiation need a forward derivative that an operation of the model lacks; take"
+        raise NotImplementedError(f"{told} differentiate='reverse'. ({first_line(error)})") from error
+
+
 @dataclass(frozen=True)
 class _Segment:  # no NamedTuple: an autograd function would take that apart for more tensors
     """What some steps need beside tensors, since an autograd function takes those one by one.
@@ -217,7 +234,7 @@ class _MixedSteps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
-        with ctx.segment.autocast():
+        with ctx.segment.autocast(), forward_derivatives():
             return _MixedSteps._pulled_back(ctx, v)
 
     @staticmethod
