@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import kshot
 from kshot.audit import Audit, Finding, PathError, check_meta_gradient
@@ -75,6 +76,7 @@ def conv(norm: nn.Module) -> nn.Module:
 
 SOUND: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "LayerNorm": (lambda: Through(nn.LayerNorm(8)), ROWS),
+    "weight normalisation": (lambda: Through(nn.Sequential(weight_norm(nn.Linear(8, 8)), nn.Tanh())), ROWS),
     "LSTM": (Recurrent, ROWS),
     "BatchNorm": (lambda: conv(nn.BatchNorm2d(4, track_running_stats=False)), PICTURES),
     "SupportStatisticsNorm": (lambda: conv(SupportStatisticsNorm(4)), PICTURES),

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils import parametrizations
 
 from kshot import plain_operations
 from kshot.plain_operations import PlainOperations
@@ -26,6 +27,10 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "BatchNorm of running averages": (lambda: nn.BatchNorm2d(4).eval(), PICTURES),
     "BatchNorm without parameters": (lambda: nn.BatchNorm2d(4, affine=False, track_running_stats=False), PICTURES),
     "InstanceNorm": (lambda: nn.InstanceNorm2d(4, affine=True, eps=0.1), PICTURES),
+    "weight normalisation": (lambda: parametrizations.weight_norm(nn.Linear(6, 3)), (5, 6)),
+    "weight normalisation of channels": (lambda: parametrizations.weight_norm(nn.Conv2d(4, 3, 2), dim=1), PICTURES),
+    "weight normalisation as a whole": (lambda: parametrizations.weight_norm(nn.Linear(6, 3), dim=None), (5, 6)),
+    "weight normalisation of a bias": (lambda: parametrizations.weight_norm(nn.Linear(6, 3), "bias"), (5, 6)),
     "attention": (lambda: nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0), (7, 5, 6)),
     "LSTM": (lambda: nn.LSTM(6, 3, 2, bidirectional=True), (7, 5, 6)),
     "LSTM without biases": (lambda: nn.LSTM(6, 3, bias=False, batch_first=True), (5, 7, 6)),
@@ -72,6 +77,16 @@ def test_a_layer_gives_the_same_numbers(name: str, replaced: list[Any]) -> None:
         ours = layer(x)
     torch.testing.assert_close(ours, layer(x), rtol=1e-10, atol=1e-10)
     assert bool(replaced) == (name not in LEFT_TO_TORCH)
+
+
+def test_weight_normalisation_has_the_second_derivatives_that_torch_gets_wrong() -> None:
+    v, g = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((4, 3), (4, 1)))
+
+    def plainly(v: Tensor, g: Tensor) -> Tensor:
+        with PlainOperations():
+            return torch._weight_norm(v, g, 0)
+
+    assert torch.autograd.gradgradcheck(plainly, (v, g), check_fwd_over_rev=True)
 
 
 def parameters(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

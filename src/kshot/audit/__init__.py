@@ -24,6 +24,7 @@ from kshot.audit.inspection import (
 from kshot.audit.paths import (
     PATHS,
     Failure,
+    PlainWeightNorm,
     Problem,
     attempt,
     difference,
@@ -180,7 +181,7 @@ def _errors(problem: Problem, steps: int, outcomes: dict[str, Weights | Failure]
 
 
 def _textbook_gradients(problem: Problem, steps: int) -> Weights:
-    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivatives
+    with sdpa_kernel(SDPBackend.MATH), PlainWeightNorm():  # fused attention has no second derivatives
         return gradients_by(partial(textbook_loss, steps=steps), problem)
 
 

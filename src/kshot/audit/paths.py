@@ -4,12 +4,13 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.overrides import TorchFunctionMode
 
 from kshot.batching import unstack
 from kshot.core import Episode, Inputs
@@ -18,11 +19,13 @@ from kshot.learners.gradient import MAML
 from kshot.learners.gradient.inner_loop import Mode
 from kshot.losses import Loss
 from kshot.nets.norm import SupportStatisticsNorm, recorded_statistics
+from kshot.plain_operations.normalisation import weight_norm
 from kshot.weights import Weights, call
 
 __all__ = [
     "PATHS",
     "Failure",
+    "PlainWeightNorm",
     "Problem",
     "attempt",
     "difference",
@@ -91,6 +94,17 @@ def textbook_loss(problem: Problem, steps: int, create_graph: bool = True) -> Te
         statistics = _support_statistics(problem.model, weights, support.x)
         losses.append(problem.loss(call(problem.model, {**weights, **statistics}, query.x), query.y))
     return torch.stack(losses).mean()
+
+
+class PlainWeightNorm(TorchFunctionMode):
+    """While entered, weight normalisation is plain operations: torch's own has wrong second derivatives."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the plain operation in the place of torch's own."""
+        del types
+        return (weight_norm if function is torch._weight_norm else function)(*args, **(kwargs or {}))
 
 
 def gradients_by(loss: Callable[[Problem], Tensor], problem: Problem) -> Weights:

@@ -1,9 +1,9 @@
 """Operations of torch that fail inside an inner loop, and the plain ones that stand in for them.
 
 On torch 2.13 a reverse pass through vmap silently gets the second derivatives of fused normalisation wrong, by 2 % to
-over 100 % (pytorch/functorch issue 534); fused attention has no second derivative, and recurrent layers have neither a
-forward derivative nor a rule for vmap. A user's module calls these through ``torch.nn.functional`` and ``torch``, where a
-function mode can put the same arithmetic in other operations.
+over 100 % (pytorch/functorch issue 534), and any pass those of fused weight normalisation; fused attention has no second
+derivative, and recurrent layers have neither a forward derivative nor a rule for vmap. A user's module calls these through
+``torch.nn.functional`` and ``torch``, where a function mode can put the same arithmetic in other operations.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from kshot.plain_operations.normalisation import (
     layer_norm,
     native_layer_norm,
     torch_layer_norm,
+    weight_norm,
     weights_first,
 )
 from kshot.plain_operations.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
@@ -77,6 +78,7 @@ _STAND_INS: dict[Any, Callable[..., Any]] = {
     torch.native_layer_norm: native_layer_norm,
     torch.batch_norm: weights_first(batch_norm),
     torch.instance_norm: weights_first(instance_norm),
+    torch._weight_norm: weight_norm,
     torch.lstm: lstm,
     torch.gru: gru,
     torch.rnn_tanh: lambda *args: rnn(torch.tanh, *args),

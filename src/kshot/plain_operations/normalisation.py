@@ -20,6 +20,7 @@ __all__ = [
     "normalised",
     "per_channel",
     "torch_layer_norm",
+    "weight_norm",
     "weights_first",
 ]
 
@@ -121,6 +122,16 @@ def instance_norm(
     if running_mean is not None or running_var is not None or not use_input_stats:
         return NotImplemented
     return _by_statistics(input, tuple(range(2, input.dim())), weight, bias, eps)
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Stand in for ``torch._weight_norm``, which weight normalisation calls: g for the length of v along all axes but one.
+
+    Its second derivatives are off by 20 to 90 % on torch 2.13, with or without vmap, and it has no forward derivative.
+    """
+    squares = v.square()
+    axes = [axis for axis in range(v.dim()) if dim == -1 or axis != dim % v.dim()]  # -1 keeps no axis
+    return v * (g / (squares.sum(axes, keepdim=True) if axes else squares).sqrt())
 
 
 def weights_first(stand_in: Callable[..., Any]) -> Callable[..., Any]:
