@@ -29,7 +29,5 @@ def class_logits(
     # Finite, since minus infinity would make a loss of a class without members NaN.
     least = torch.finfo(scores.dtype).min / 2
     members = torch.zeros_like(y).masked_fill(y == 0, least)
-    nobody = scores.new_full(
-        (len(scores), 1, y.shape[1]), least
-    )  # so that there is one where there is no example at all
+    nobody = scores.new_full((len(scores), 1, y.shape[1]), least)  # for a support set without examples
     return over(torch.cat([scores[:, :, None] + members, nobody], 1), 1)
