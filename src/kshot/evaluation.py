@@ -13,7 +13,7 @@ from kshot.calibration import confidence_and_correctness, expected_calibration_e
 from kshot.core import Episode, Learner, Tasks
 from kshot.losses import SHARES, Loss
 from kshot.modes import in_eval_mode
-from kshot.tasks.source import TaskSource
+from kshot.tasks.source import TaskSource, check_source
 
 __all__ = ["Comparison", "Evaluation", "compare", "evaluate", "stamp_of"]
 
@@ -94,6 +94,9 @@ def evaluate(
         chunk_size: how many of them vmap takes at a time.
         device: where the learner is.
 
+    Raises:
+        ValueError: ``tasks`` is no TaskSource, or its tasks are none that the learner can take.
+
     >>> from kshot.learners.metric import Prototypical
     >>> from kshot.tasks.labelled import LabelledData
     >>> from kshot.tasks.episodes import Episodes
@@ -101,6 +104,7 @@ def evaluate(
     >>> evaluate(Prototypical(torch.nn.Identity()), Episodes(data, ways=2, shots=1, queries=1, length=600)).short()
     '100.00 % ± 0.00'
     """
+    check_source(tasks)
     loss = learner.loss
     scores, answers = [], []
     with in_eval_mode(learner):

@@ -20,7 +20,7 @@ from kshot.interruption import interruption
 from kshot.meta_gradient import ChunkSize, MetaGradient
 from kshot.position import Position, Reason
 from kshot.run_folder import RunFolder
-from kshot.tasks.source import TaskSource
+from kshot.tasks.source import TaskSource, check_source
 
 __all__ = ["Report", "Trained", "Watch", "train"]
 
@@ -117,14 +117,16 @@ def train(
             meta-gradient, by ``chunk_size`` and ``compiled``.
 
     Raises:
-        ValueError: there is no budget, ``every`` or ``tasks_per_step`` is below 1, ``out`` holds a run and ``resume`` is
-            not set, or the run had a scheduler and ``scheduler`` is None.
+        ValueError: there is no budget, ``every`` or ``tasks_per_step`` is below 1, tasks come from no TaskSource, ``out``
+            holds a run and ``resume`` is not set, or the run had a scheduler and ``scheduler`` is None.
         FloatingPointError: the loss or its gradient is not finite; the message names step, task and layer.
     """
     if steps is None and minutes is None:
         raise ValueError("train needs a budget: pass steps=, minutes= or both.")
     if every < 1 or tasks_per_step < 1:
         raise ValueError(f"every and tasks_per_step must be at least 1; found {every} and {tasks_per_step}.")
+    for source in (tasks, tasks if validation is None else validation):
+        check_source(source)
     optimizer = learner.default_optimizer() if optimizer is None else optimizer
     gradient = MetaGradient(learner, chunk_size, compiled) if gradient is None else gradient
     run = _Run(learner, optimizer, scheduler, None if out is None else RunFolder(out, resume))

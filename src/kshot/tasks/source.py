@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import Dataset
 from kshot.batching import map_leaves, unstack
 from kshot.core import Episode, Tasks
 
-__all__ = ["TaskSource"]
+__all__ = ["TaskSource", "check_source"]
 
 
 class TaskSource(Dataset[Episode]):
@@ -60,3 +61,17 @@ class TaskSource(Dataset[Episode]):
         """Yield the tasks in order, ``size`` at a time, without the second copy that a DataLoader makes."""
         for start in range(0, self.length, size):
             yield self.draw(np.arange(start, min(start + size, self.length)), device)
+
+
+def check_source(tasks: Any) -> None:
+    """Refuse what draws no tasks by number: a DataLoader, a list, an iterator.
+
+    Raises:
+        ValueError: it is no TaskSource.
+    """
+    if not isinstance(tasks, TaskSource):
+        raise ValueError(
+            "expected a TaskSource, such as kshot.Episodes, which draws each task by its number; found a "
+            f"{type(tasks).__name__}. Give the source itself; for tasks of your own, derive from "
+            "kshot.tasks.source.TaskSource."
+        )
