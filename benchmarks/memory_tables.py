@@ -9,16 +9,20 @@ __all__ = ["neural_process", "recurrent", "sequence_bits", "sequence_speed", "se
 
 def recurrent() -> str:
     """Return accuracy by presentation, beside the published one."""
-    measured = latest("recurrent", "learner", "labels", "ways", "flat", "presentation")
+    kinds = ("learner", "ways", "labels", "flat")
+    measured = [
+        {**row, "resize": "antialiased" if "antialiased" in row["protocol"] else "nearest"}
+        for row in latest("recurrent", *kinds, "protocol")  # which says the presentation too
+    ]
     rows = []
-    for (learner, ways, labels, flat), of_one in grouped(measured, "learner", "ways", "labels", "flat").items():
+    for (learner, ways, labels, flat, resize), of_one in grouped(measured, *kinds, "resize").items():
         own = {row["presentation"]: row for row in of_one}
         cells = [
             percent(own[n]) + (f" (paper {own[n]['published']:.1f})" if own[n]["published"] is not None else "")
             for n in (1, 2, 3, 5, 10)
         ]
         one = own[1]
-        kind = f"{learner}, {'raw pixels' if flat else 'convolutions'}"
+        kind = f"{learner}, {'raw pixels' if flat else 'convolutions'}, {resize}"
         rows.append((kind, f"{ways}, {labels}", *cells, _training(one)))
     return markdown(("learner", "classes", "1st", "2nd", "3rd", "5th", "10th", "training"), rows)
 
