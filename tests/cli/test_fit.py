@@ -157,6 +157,24 @@ def test_classes_that_are_numbers_are_judged_by_a_table(kshot: Kshot, tmp_path: 
     assert "not among" not in ran.out
 
 
+def test_a_row_is_read_alike_whatever_rows_stand_beside_it(kshot: Kshot, tmp_path: Path) -> None:
+    table, model, asked = tmp_path / "table.csv", tmp_path / "model", tmp_path / "asked.csv"
+    table.write_text("size,weight,label\n036,1,a\n036,1,a\nXL,1,b\nXL,1,b\n")
+    assert kshot("fit", table, "--out", model, "--method", "nearest-mean").code == 0
+    for rows in ("036,1\nXL,1\n", "036,1\n", "036,1\n,1\n"):
+        asked.write_text(f"size,weight\n{rows}")
+        assert kshot("predict", model, asked).out.splitlines()[1].split() == ["row", "1", "a", "83", "%"], rows
+    asked.write_text("size,weight,label\n036,1,a\n036,1,a\n")
+    assert "accuracy 100.00 %" in kshot("eval", model, asked).out
+
+
+def test_texts_that_look_like_numbers_are_texts_to_a_model_of_texts(kshot: Kshot, texts: Path, tmp_path: Path) -> None:
+    model, asked = tmp_path / "model", tmp_path / "asked.csv"
+    assert kshot("fit", texts, "--out", model).code == 0
+    asked.write_text("text\n12\n")
+    assert kshot("predict", model, asked).code == 0
+
+
 def test_a_folder_with_too_few_classes_leaves_no_run(kshot: Kshot, drawings: Path, tmp_path: Path) -> None:
     ran = kshot("train", "prototypical", "--data", drawings, "--ways", "2", "--queries", "1", "--out", tmp_path / "run")
     assert ran.code == 1

@@ -78,8 +78,9 @@ def run_add(command: Add) -> None:
 
 def run_export(command: Export) -> None:
     """Write a model as ONNX."""
-    x, _ = labelled_examples(command.example, command.label)
-    export_onnx(load_model(command.model), command.out, x[:2])
+    model = load_model(command.model)
+    x, _ = labelled_examples(command.example, command.label, model)
+    export_onnx(model, command.out, x[:2])
     Console(markup=False).print(f"{command.out}: input x, output probabilities", highlight=False)
 
 
@@ -89,7 +90,7 @@ def run_model_eval(command: Eval, data: Path) -> None:
     if told := [f"--{name.replace('_', '-')}" for name in of_tasks if getattr(command, name) is not None]:
         raise ValueError(f"{', '.join(told)}: a fitted model is judged on all of {data}, not on tasks. Leave it out.")
     model = load_model(command.run)
-    x, y = labelled_examples(data, command.label)
+    x, y = labelled_examples(data, command.label, model)
     truth, answers = np.array(y, dtype=object), np.array([str(answer) for answer in model.predict(x)], dtype=object)
     right, console = answers == truth, Console(markup=False)
     table = Table("class", "right", "of", box=None, pad_edge=False)
@@ -118,7 +119,7 @@ def _asked(model: FewShotClassifier, examples: tuple[str, ...], label: str) -> t
         return list(examples), [Path(name) for name in examples]
     if len(examples) != 1:
         raise ValueError(f"a model of numbers reads one .csv table; found {len(examples)} names.")
-    table = read_table(Path(examples[0]), label)
+    table = read_table(Path(examples[0]), label, model)
     known = getattr(model, "feature_names_in_", ())
     x = unlabelled_table(table if label in known else table.drop(columns=label, errors="ignore"))
     return [f"row {i + 1}" for i in range(len(x))], x

@@ -10,6 +10,8 @@ from kshot.checkpoint import write_atomically
 from kshot.cli.build import build_learner, load_best, picture_of
 from kshot.cli.run_config import load_config, picture_shape
 from kshot.estimators import FewShotClassifier, PictureFormat
+from kshot.estimators.features import Numbers, Own
+from kshot.estimators.tables import Table
 from kshot.tasks.files import picture_files
 
 __all__ = ["encoder_of", "is_model", "labelled_examples", "load_model", "read_table", "save_model", "unlabelled_table"]
@@ -22,8 +24,13 @@ def is_model(folder: Path) -> bool:
     return (folder / "model.safetensors").is_file()
 
 
-def labelled_examples(path: Path, label: str) -> tuple[Any, list[str]]:
+def labelled_examples(path: Path, label: str, model: FewShotClassifier | None = None) -> tuple[Any, list[str]]:
     """Return examples and a class each: of a folder with one folder of pictures for each class, or of a table.
+
+    Args:
+        path: of the folder or table.
+        label: the column of the table that holds the class.
+        model: the one that will read them, where there is one already.
 
     Raises:
         ValueError: the path is neither, the table lacks the label column, or nothing is in it.
@@ -31,7 +38,7 @@ def labelled_examples(path: Path, label: str) -> tuple[Any, list[str]]:
     if path.is_dir():
         files, labels = zip(*picture_files(path), strict=True)
         return list(files), list(labels)
-    table = read_table(path, label)
+    table = read_table(path, label, model)
     if label not in table.columns:
         raise ValueError(
             f"{path} has no column {label!r}; found {', '.join(table.columns)}. Name the class column with --label."
@@ -45,8 +52,10 @@ def labelled_examples(path: Path, label: str) -> tuple[Any, list[str]]:
     return unlabelled_table(table.drop(columns=label)), table[label].tolist()
 
 
-def read_table(path: Path, label: str) -> Any:
+def read_table(path: Path, label: str, model: FewShotClassifier | None = None) -> Any:
     """Read a csv table with a header, whose labels are words even where they look like numbers.
+
+    So is what the model has as words: a row is read alike whatever rows stand beside it.
 
     Raises:
         ValueError: it is no such table, or has no rows.
@@ -65,9 +74,21 @@ def read_table(path: Path, label: str) -> Any:
         raise ValueError(f"{path} is not a csv table with a header ({error}).") from error
     if not len(table):
         raise ValueError(f"{path} has a header and no rows.")
-    of_words = [name for name in table.columns if name == label or table[name].dtype.kind not in "biuf"]
+    of_words = [
+        name
+        for name in table.columns
+        if name == label or table[name].dtype.kind not in "biuf" or (model is not None and _words_in(model, name))
+    ]
     table[of_words] = words[of_words]
     return table
+
+
+def _words_in(model: FewShotClassifier, column: str) -> bool:
+    """Say whether a column held words in the fit of a model."""
+    match model.features_:
+        case Numbers(table) | Own(table=Table() as table):
+            return column in table.words
+    return model.features_.kind == "texts"
 
 
 def unlabelled_table(table: Any) -> Any:
