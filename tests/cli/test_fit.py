@@ -175,6 +175,17 @@ def test_texts_that_look_like_numbers_are_texts_to_a_model_of_texts(kshot: Kshot
     assert kshot("predict", model, asked).code == 0
 
 
+def test_a_table_is_never_read_as_one_text(kshot: Kshot, texts: Path, tmp_path: Path) -> None:
+    model, table = tmp_path / "model", texts.rename(tmp_path / "TEXTS.CSV")
+    assert kshot("fit", table, "--out", model).code == 0
+    assert "row 4" in kshot("predict", model, table).out
+    assert (
+        "expected one .csv table and nothing beside it; found 2 names"
+        in kshot("predict", model, "has my card come", table).err
+    )
+    assert "expected one .csv table and nothing beside it; found 2 names" in kshot("predict", model, table, table).err
+
+
 def test_a_folder_with_too_few_classes_leaves_no_run(kshot: Kshot, drawings: Path, tmp_path: Path) -> None:
     ran = kshot("train", "prototypical", "--data", drawings, "--ways", "2", "--queries", "1", "--out", tmp_path / "run")
     assert ran.code == 1

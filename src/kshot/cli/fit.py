@@ -111,14 +111,17 @@ def _asked(model: FewShotClassifier, examples: tuple[str, ...], label: str) -> t
     """Return the names of what was asked, and the examples: files of pictures, tables without the label, or texts."""
     if not examples:
         raise ValueError("name the files, or, for a model of texts, the texts.")
-    if model.features_.kind == "texts" and not all(text.endswith(".csv") for text in examples):
+    tables = [name for name in examples if name.lower().endswith(".csv")]
+    if model.features_.kind == "texts" and not tables:
         return list(examples), [_text(example) for example in examples]
     if model.features_.kind == "pictures":
         if missing := [name for name in examples if not Path(name).is_file()]:
             raise ValueError(f"no such file: {', '.join(missing[:5])}.")
         return list(examples), [Path(name) for name in examples]
     if len(examples) != 1:
-        raise ValueError(f"a model of numbers reads one .csv table; found {len(examples)} names.")
+        raise ValueError(
+            f"expected one .csv table and nothing beside it; found {len(examples)} names: {', '.join(examples[:5])}."
+        )
     table = read_table(Path(examples[0]), label, model)
     known = getattr(model, "feature_names_in_", ())
     x = unlabelled_table(table if label in known else table.drop(columns=label, errors="ignore"))
