@@ -79,6 +79,7 @@ def test_pictures_from_a_folder(kshot: Kshot, drawings: Path, tmp_path: Path) ->
     assert "letter1" in ran.out
     assert "%" in ran.out
     assert "no such file" in kshot("predict", model, "gone.png").err
+    assert "found folders" in kshot("predict", model, drawings / "letter1").err
 
 
 @pytest.mark.filterwarnings("ignore:pictures are compared as tiny pictures")

@@ -115,6 +115,8 @@ def _asked(model: FewShotClassifier, examples: tuple[str, ...], label: str) -> t
     if model.features_.kind == "texts" and not tables:
         return list(examples), [_text(example) for example in examples]
     if model.features_.kind == "pictures":
+        if folders := [name for name in examples if Path(name).is_dir()]:
+            raise ValueError(f"expected files of pictures; found folders: {', '.join(folders[:5])}. Name their files.")
         if missing := [name for name in examples if not Path(name).is_file()]:
             raise ValueError(f"no such file: {', '.join(missing[:5])}.")
         return list(examples), [Path(name) for name in examples]
