@@ -141,6 +141,25 @@ def test_a_model_that_cannot_be_saved_leaves_the_one_before(
     assert "18 examples" in kshot("eval", model, drawings).out
 
 
+def test_a_fit_that_could_not_be_saved_is_done_again(
+    kshot: Kshot, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        assert "Free some space, then go on." in kshot("fit", texts, "--out", model).err
+    (model / "model.safetensors.1.part").write_bytes(b"of a process that was killed")
+    ran = kshot("fit", texts, "--out", model)
+    assert ran.code == 0, ran.err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    assert "is there already" in kshot("fit", texts, "--out", tmp_path / "other").err
+
+
 def test_words_that_pandas_takes_for_nothing_are_words(kshot: Kshot, tmp_path: Path) -> None:
     table, model = tmp_path / "table.csv", tmp_path / "model"
     table.write_text("text,label\nnull,None\nnothing at all,None\nhello there,NA\ngood morning,NA\n")

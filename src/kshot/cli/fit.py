@@ -28,9 +28,10 @@ __all__ = ["run_add", "run_export", "run_fit", "run_model_eval", "run_predict"]
 def run_fit(command: Fit) -> None:
     """Fit a classifier to labelled examples and save it."""
     console = Console(markup=False)  # brackets in a name are no style
-    if command.out.exists() and not command.overwrite:
+    taken = _holds_something(command.out)
+    if taken and not command.overwrite:
         raise ValueError(f"{command.out} is there already; name another folder with --out, or pass --overwrite.")
-    if command.out.exists() and (not is_model(command.out) or (command.out / "last.safetensors").exists()):
+    if taken and (not is_model(command.out) or (command.out / "last.safetensors").exists()):
         raise ValueError(
             f"{command.out} is no fitted model, and --overwrite replaces nothing else; name another folder."
         )
@@ -105,6 +106,11 @@ def run_model_eval(command: Eval, data: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _holds_something(path: Path) -> bool:
+    """Say whether a path is taken: an empty folder is not, nor is one of a save that failed or was killed."""
+    return path.exists() and not (path.is_dir() and all(file.suffix == ".part" for file in path.iterdir()))
 
 
 def _asked(model: FewShotClassifier, examples: tuple[str, ...], label: str) -> tuple[list[str], Any]:
