@@ -404,7 +404,11 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     [
         ([*TEXTS, TEXTS[0]], [*INTENTS, "password"], "stands in two classes.*where is my card"),
         (["", "a text"], ["a", "b"], "1 texts are empty, first at positions \\[0\\]"),
-        ([[0.0, np.nan], [1.0, 2.0]], ["a", "b"], "NaN"),
+        (
+            [[0.0, np.nan], [1.0, 2.0]],
+            ["a", "b"],
+            "NaN or infinity in 1 of 2 rows, first at positions \\[0\\].* columns 1",
+        ),
         (np.arange(3.0, 5.0)[:, None, None].repeat(8, 1).repeat(8, 2), ["a", "b"], "floats from 0 to 1; 2 of 2"),
         (["missing.png", "gone.png"], ["a", "b"], "missing.png"),
         (TEXTS, INTENTS[:3], "inconsistent numbers of samples"),
@@ -429,6 +433,10 @@ def test_another_kind_or_other_columns_are_refused() -> None:
         pytest.raises(ValueError, match=r"columns of words \(colour\); found a ndarray"),
     ):
         model.predict(np.array([[1.0, 2.0]]))
+    with pytest.raises(ValueError, match=r"in 1 of 4 rows, first at positions .2.* in columns size"):
+        model.predict(table.assign(size=[1.0, 2.0, np.inf, 3.0]))
+    with pytest.raises(ValueError, match=r"columns size are expected to hold numbers.*'\?'"):
+        model.predict(table.assign(size=["1", "2", "?", "3"]))
     with pytest.raises(ValueError, match="at least one example; found none"):
         FewShotClassifier().fit(TEXTS, INTENTS).predict([])
     with pytest.raises(ValueError, match="numbers or pictures; found texts"):

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_consistent_length, validate_data
 from torch import Tensor, nn
 
 from kshot.estimators.features import Features, features_for
 from kshot.estimators.kinds import as_items, kind_of
 from kshot.estimators.pictures import PictureFormat
+from kshot.estimators.tables import numbers_of
 
 __all__ = ["FewShotEstimator"]
 
@@ -55,7 +54,7 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
         if kind == "pictures":
             return x
         if not hasattr(x, "columns"):
-            x = check_array(x.detach().cpu().numpy() if isinstance(x, Tensor) else x, dtype=np.float64)
+            x = numbers_of(x)
         validate_data(self, x, reset=reset, skip_check_array=True)
         return x
 

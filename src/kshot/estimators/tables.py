@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 from torch import Tensor
 
-__all__ = ["Table"]
+__all__ = ["Table", "numbers_of"]
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class Table:
             TypeError: a value is neither a number nor, in a column, a word.
         """
         if not self.words:
-            return torch.from_numpy(_numbers(x))
+            return torch.from_numpy(numbers_of(x))
         if not hasattr(x, "columns"):
             raise ValueError(
                 f"the model was fitted with a table that has columns of words ({', '.join(self.words)}); found a "
                 f"{type(x).__name__}. Pass a table with the same columns."
             )
         numbers = x.drop(columns=list(self.words))
-        parts = [_numbers(numbers)] if len(numbers.columns) else []
+        parts = [numbers_of(numbers)] if len(numbers.columns) else []
         for name, known in self.words.items():
             parts.append((x[name].astype(str).to_numpy()[:, None] == np.array(known)[None]).astype(np.float64))
         return torch.from_numpy(np.concatenate(parts, 1))
@@ -86,7 +86,28 @@ def _columns_of_words(x: Any) -> list[str]:
     return [name for name in x.columns if x[name].dtype.kind not in "biuf"]
 
 
-def _numbers(x: Any) -> NDArray[np.float64]:
+def numbers_of(x: Any) -> NDArray[np.float64]:
+    """Return rows of numbers, ``(n, d)``, as an array of their own, which torch may share.
+
+    Raises:
+        ValueError: a value is no number, NaN or infinite; where it stands is told.
+    """
     x = x.detach().cpu().numpy() if isinstance(x, Tensor) else x
-    numbers: NDArray[np.float64] = check_array(x, dtype=np.float64)
-    return np.array(numbers)  # of its own, which torch may share
+    try:
+        numbers: NDArray[np.float64] = check_array(x, dtype=np.float64, ensure_all_finite=False)
+    except ValueError as error:
+        if names := _columns_of_words(x):
+            raise ValueError(
+                f"columns {', '.join(map(str, names))} are expected to hold numbers, as in the fit; {error}. Mend them."
+            ) from error
+        raise
+    if not (finite := np.isfinite(numbers)).all():
+        named = getattr(x, "columns", np.arange(numbers.shape[1]))
+        columns = [str(name) for name in named[~finite.all(0)]]
+        rows = np.flatnonzero(~finite.all(1)).tolist()
+        raise ValueError(
+            f"expected a finite number in every cell; found NaN or infinity in {len(rows)} of {len(numbers)} rows, first at "
+            f"positions {rows[:5]}, counted from 0, in columns {', '.join(columns[:5])}. Fill them in, by scikit-learn's "
+            "SimpleImputer say, or leave the rows out."
+        )
+    return np.array(numbers)
