@@ -437,6 +437,10 @@ def test_another_kind_or_other_columns_are_refused() -> None:
         model.predict(table.assign(size=[1.0, 2.0, np.inf, 3.0]))
     with pytest.raises(ValueError, match=r"columns size are expected to hold numbers.*'\?'"):
         model.predict(table.assign(size=["1", "2", "?", "3"]))
+    with pytest.raises(ValueError, match="fitted with pictures; found numbers"):
+        FewShotClassifier(torch.nn.Flatten()).fit(np.eye(4)[:, None].repeat(2, 1), [0, 1, 2, 3]).predict(table)
+    with pytest.raises(ValueError, match=r"reads pictures, 8 wide.*; found numbers"):
+        FewShotClassifier(torch.nn.Flatten(), picture=PictureFormat(8)).fit([[0.0], [1.0]], [0, 1])
     with pytest.raises(ValueError, match="at least one example; found none"):
         FewShotClassifier().fit(TEXTS, INTENTS).predict([])
     with pytest.raises(ValueError, match="numbers or pictures; found texts"):

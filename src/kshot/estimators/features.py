@@ -230,6 +230,11 @@ def features_for(x: Any, encoder: str | Path | nn.Module | None, picture: Pictur
                 "a module of one's own embeds numbers or pictures; found texts. Pass the name or the folder of a sentence "
                 "encoder."
             )
+        if table is not None and picture is not None:
+            raise ValueError(
+                f"the encoder reads pictures, {picture.size} wide, as picture= says; found numbers. Pass pictures, or leave "
+                "the encoder out."
+            )
         return Own(encoder, picture, table)
     if table is not None:
         if encoder is not None:
