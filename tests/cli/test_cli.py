@@ -532,6 +532,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(kshot: Kshot, tmp_path: Path) -> Non
     assert metrics(run)[-1]["step"] == step + 3
 
 
+def test_ctrl_c_where_nothing_is_to_be_saved_is_told_in_a_line(kshot: Kshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kshot.cli._run", interrupted)
+    assert kshot("data", "glyphs") == (130, "", "kshot: interrupted.\n")
+
+
 def test_data_describes_the_glyphs(kshot: Kshot) -> None:
     ran = kshot("data", "glyphs")
     assert ran.code == 0

@@ -22,6 +22,9 @@ def main() -> None:
         _run(_with_preset(command))
     except (ValueError, OSError, ImportError, FloatingPointError, DataUnavailable) as error:
         sys.exit(f"kshot: {error}")
+    except KeyboardInterrupt:
+        print("kshot: interrupted.", file=sys.stderr)
+        sys.exit(130)  # as shells tell an interrupted command from a failed one
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
