@@ -84,6 +84,7 @@ def test_pictures_from_a_folder(kshot: Kshot, drawings: Path, tmp_path: Path) ->
 
 @pytest.mark.filterwarnings("ignore:pictures are compared as tiny pictures")
 def test_an_encoder_or_a_whole_learner_of_a_run(kshot: Kshot, drawings: Path, run: Path, tmp_path: Path) -> None:
+    assert f"kshot fit FOLDER --encoder {run}" in kshot("predict", run, drawings / "letter0" / "1.png").err
     for method in ("nearest-mean", "own"):
         model = tmp_path / method
         ran = kshot("fit", drawings, "--encoder", run, "--method", method, "--out", model)

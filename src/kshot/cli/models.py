@@ -127,6 +127,10 @@ def load_model(folder: Path) -> FewShotClassifier:
     Raises:
         ValueError: the folder holds none, or a damaged one.
     """
+    if not is_model(folder) and (folder / "best.safetensors").is_file():
+        raise ValueError(
+            f"{folder} is a run of kshot train, no fitted model; fit one: kshot fit FOLDER --encoder {folder} --out my-model"
+        )
     if not is_model(folder):
         raise ValueError(f"{folder} holds no fitted model; make one: kshot fit FOLDER --out {folder}")
     if not (folder / "config.json").is_file():
