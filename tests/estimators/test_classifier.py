@@ -173,6 +173,8 @@ def test_one_class_needs_a_threshold() -> None:
         FewShotClassifier().fit(x, ["cat"] * 3)
     model = FewShotClassifier(torch.nn.Identity(), threshold=0.05).fit(x, ["cat"] * 3)
     assert model.predict([[0.0, 0.1], [9.0, 9.0]]).tolist() == ["cat", "none of these"]
+    chosen = FewShotClassifier(method="auto", threshold=0.05).fit(x, ["cat"] * 3).choice_
+    assert str(chosen).startswith("nearest-mean. One class leaves nothing to compare methods by")
     with pytest.raises(ValueError, match="one of each"):
         FewShotClassifier(threshold=0.05).fit(x[:2], ["cat", "dog"])
     with pytest.raises(ValueError, match="none_label"):

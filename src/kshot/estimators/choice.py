@@ -77,7 +77,8 @@ def choose(candidates: Mapping[str, Candidate], labels: Int[Tensor, " n"], ways:
     counts = torch.bincount(labels, minlength=ways)
     if ways < 2 or not bool((fold >= 0).any()):
         asks = "the class mean asks least of the data" if first == "nearest-mean" else "there is no other method"
-        reason = f"One example of each class leaves none to compare methods by, and {asks}."
+        why = "One class leaves nothing" if ways < 2 else "One example of each class leaves none"
+        reason = f"{why} to compare methods by, and {asks}."
         return Choice(first, {}, math.nan, math.nan, 0, reason)
     right = _right(candidates, labels, ways, fold)
     accuracies = {name: hits.mean().item() for name, hits in right.items()}
