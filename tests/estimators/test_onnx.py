@@ -1,6 +1,7 @@
 """Classifiers as ONNX: what onnxruntime answers is what the classifier answers."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,16 @@ def test_onnxruntime_answers_the_same_for_any_number_of_examples(method: str, tm
         if method == "numbers":
             assert (strange[0] == (model.predict(x[:n]) == "none of these")).all()
             assert session.run(["none"], {"x": 99 * np.ones((1, 5), np.float32)})[0].all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_exporter_tells_nothing_of_what_it_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[logging.LogRecord] = []
+    monkeypatch.setattr(logging.getLogger("torch.onnx"), "handlers", [handler := logging.Handler()])
+    monkeypatch.setattr(handler, "handle", told.append)
+    x = [[0.0, 1.0], [1.0, 0.0]]
+    export_onnx(FewShotClassifier().fit(x, ["a", "b"]), tmp_path / "model.onnx", x)
+    assert [record.getMessage() for record in told] == []
 
 
 def test_texts_are_refused(tmp_path: Path) -> None:

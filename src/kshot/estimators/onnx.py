@@ -2,7 +2,10 @@
 
 import copy
 import json
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +48,9 @@ def export_onnx(model: FewShotClassifier, path: str | Path, example: Any) -> Non
         raise ImportError("export needs onnx and onnxscript: pip install 'kshot[onnx]'") from error
     inputs = _inputs(model, example)
     outputs = ["probabilities"] if model.familiarity_ is None else ["probabilities", "none"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about packages that are not there and names it will change
+    with warnings.catch_warnings(), _errors_alone("torch.onnx"):
+        # Of the exporter, about packages that are not there and names it will change.
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             _Whole(model).eval(),
             (inputs,),
@@ -60,6 +64,18 @@ def export_onnx(model: FewShotClassifier, path: str | Path, example: Any) -> Non
     program.model.metadata_props["classes"] = json.dumps(model.classes_.tolist())
     with atomic_file(Path(path)) as file:
         file.write(program.model_proto.SerializeToString())
+
+
+@contextmanager
+def _errors_alone(name: str) -> Iterator[None]:
+    """Let a logger and those beneath it tell nothing but errors."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class _Whole(nn.Module):
