@@ -5,9 +5,18 @@ import threading
 import time
 from typing import Literal, TypeAlias
 
-__all__ = ["Position", "Reason"]
+__all__ = ["Position", "Reason", "check_budget"]
 
 Reason: TypeAlias = Literal["steps", "minutes", "patience", "interrupted"]
+
+
+def check_budget(caller: str, steps: int | None, minutes: float | None) -> None:
+    """Raise ValueError where nothing, or nothing sensible, says when a run ends."""
+    if steps is None and minutes is None:
+        raise ValueError(f"{caller} needs a budget: pass steps=, minutes= or both.")
+    for budget in (steps, minutes):
+        if budget is not None and not budget >= 0:  # so that NaN, which never ends a run, is refused too
+            raise ValueError(f"a budget must be at least 0; found {budget}.")
 
 
 class Position:

@@ -18,7 +18,7 @@ from kshot.divergence import culprit, is_finite
 from kshot.evaluation import Evaluation, evaluate
 from kshot.interruption import interruption
 from kshot.meta_gradient import ChunkSize, MetaGradient
-from kshot.position import Position, Reason
+from kshot.position import Position, Reason, check_budget
 from kshot.run_folder import RunFolder
 from kshot.tasks.source import TaskSource, check_source
 
@@ -117,12 +117,11 @@ def train(
             meta-gradient, by ``chunk_size`` and ``compiled``.
 
     Raises:
-        ValueError: there is no budget, ``every`` or ``tasks_per_step`` is below 1, tasks come from no TaskSource, ``out``
-            holds a run and ``resume`` is not set, or the run had a scheduler and ``scheduler`` is None.
+        ValueError: there is no budget or a negative one, ``every`` or ``tasks_per_step`` is below 1, tasks come from no
+            TaskSource, ``out`` holds a run and ``resume`` is not set, or the run had a scheduler and ``scheduler`` is None.
         FloatingPointError: the loss or its gradient is not finite; the message names step, task and layer.
     """
-    if steps is None and minutes is None:
-        raise ValueError("train needs a budget: pass steps=, minutes= or both.")
+    check_budget("train", steps, minutes)
     if every < 1 or tasks_per_step < 1:
         raise ValueError(f"every and tasks_per_step must be at least 1; found {every} and {tasks_per_step}.")
     for source in (tasks, tasks if validation is None else validation):

@@ -481,6 +481,9 @@ def test_counts_below_one_are_refused(kshot: Kshot, tmp_path: Path) -> None:
     for option in ("--every", "--tasks-per-step"):
         ran = kshot(*SINUSOID, "--steps", 2, option, 0, "--out", tmp_path / option)
         assert "every and tasks_per_step must be at least 1" in refused(ran)
+    for option, budget in (("--steps", -1), ("--minutes", -1.0), ("--minutes", "nan")):
+        ran = kshot(*SINUSOID, option, budget, "--out", tmp_path / f"{budget}")
+        assert f"a budget must be at least 0; found {budget}" in refused(ran)
     assert "length must be at least 1; found 0" in refused(
         kshot(*SINUSOID, "--val-tasks", 0, "--out", tmp_path / "run")
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from kshot.evaluation import Evaluation
 from kshot.interruption import interruption
-from kshot.position import Position
+from kshot.position import Position, check_budget
 from kshot.rl.environments.base import Environment
 from kshot.rl.evaluation import VALIDATION_SEED
 from kshot.rl.learner import Outcome, PolicyLearner, S
@@ -58,8 +58,7 @@ def train_policy(
         FloatingPointError: an action, a reward or the gradient is not finite; the message names the step.
         RuntimeError: the simulator failed; the message names the step. The last checkpoint stands in both cases.
     """
-    if steps is None and minutes is None:
-        raise ValueError("train_policy needs a budget: pass steps=, minutes= or both.")
+    check_budget("train_policy", steps, minutes)
     if every < 1 or validation_tasks < 1 or seed < 0:
         found = f"{every}, {validation_tasks} and {seed}"
         raise ValueError(f"expected every >= 1, validation_tasks >= 1 and seed >= 0; found {found}.")
