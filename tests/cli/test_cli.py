@@ -484,6 +484,8 @@ def test_counts_below_one_are_refused(kshot: Kshot, tmp_path: Path) -> None:
     for option, budget in (("--steps", -1), ("--minutes", -1.0), ("--minutes", "nan")):
         ran = kshot(*SINUSOID, option, budget, "--out", tmp_path / f"{budget}")
         assert f"a budget must be at least 0; found {budget}" in refused(ran)
+    ran = kshot("train", "prototypical", "--filters", 0, "--out", tmp_path / "run")
+    assert "filters must be at least 1; found 1 and 0" in refused(ran)
     assert "length must be at least 1; found 0" in refused(
         kshot(*SINUSOID, "--val-tasks", 0, "--out", tmp_path / "run")
     )

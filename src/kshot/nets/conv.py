@@ -29,7 +29,7 @@ class Conv4(nn.Module):
         norm: makes the normalisation of a block from its number of filters; see ``kshot.nets.norm``.
 
     Raises:
-        ValueError: there is no such ``downsample`` or ``space``.
+        ValueError: there is no such ``downsample`` or ``space``, or no channel or filter at all.
 
     >>> import torch
     >>> Conv4()(torch.zeros(2, 1, 28, 28)).shape, Conv4(3, 32)(torch.zeros(2, 3, 84, 84)).shape
@@ -47,6 +47,8 @@ class Conv4(nn.Module):
         super().__init__()
         check_choice("downsample", downsample, Downsample)
         check_choice("space", space, Space)
+        if channels < 1 or filters < 1:
+            raise ValueError(f"channels and filters must be at least 1; found {channels} and {filters}.")
         stride, halve = (1, nn.MaxPool2d(2)) if downsample == "pool" else (2, nn.Identity())
         widths = (channels, filters, filters, filters)
         self.blocks = nn.Sequential(
