@@ -491,6 +491,13 @@ def test_counts_below_one_are_refused(kshot: Kshot, tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_for_the_report_is_asked_for_before_the_demo_trains(kshot: Kshot, tmp_path: Path) -> None:
+    (tmp_path / "note").touch()
+    ran = kshot("demo", "--out", tmp_path / "note")
+    assert "is no folder" in refused(ran)
+    assert not ran.out
+
+
 def test_without_matplotlib_everything_runs_but_the_report(
     kshot: Kshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,8 @@ __all__ = ["run_demo"]
 
 def run_demo(command: Demo) -> None:
     """Train and judge a reader of characters and a regressor of waves, and write a report."""
+    if command.out.exists() and not command.out.is_dir():  # told before the training that it would be for nothing
+        raise ValueError(f"{command.out} is no folder; name one for the report with --out.")
     keep_freed_memory()
     torch.manual_seed(0)
     console = Console()

@@ -48,7 +48,6 @@ def demo_report(folder: Path, results: Mapping[str, Evaluation], answered: tuple
         Section("How often it is right", results_table(results)),
         Section("One gradient step to a new wave", wave_figure(wave_panels({"MAML": waves}, (0, 1)))),
     ]
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     write_report(path, "A learner that learns from one example", sections, "kshot demo")
     return path
