@@ -116,6 +116,7 @@ def test_numbers_and_their_onnx(kshot: Kshot, tmp_path: Path) -> None:
         assert [line.split()[2] for line in lines] == ["a", "b", "none"], lines
     ran = kshot("export", model, "--out", tmp_path / "model.onnx", "--example", table)
     assert ran.code == 0, ran.err
+    assert ran.out == f"{tmp_path / 'model.onnx'}: input x, outputs probabilities and none\n"
     assert (tmp_path / "model.onnx").stat().st_size > 100
 
 

@@ -82,7 +82,8 @@ def run_export(command: Export) -> None:
     model = load_model(command.model)
     x, _ = labelled_examples(command.example, command.label, model)
     export_onnx(model, command.out, x[:2])
-    Console(markup=False).print(f"{command.out}: input x, output probabilities", highlight=False)
+    outputs = "output probabilities" if model.familiarity_ is None else "outputs probabilities and none"
+    Console(markup=False).print(f"{command.out}: input x, {outputs}", highlight=False, soft_wrap=True)
 
 
 def run_model_eval(command: Eval, data: Path) -> None:
