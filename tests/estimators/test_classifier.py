@@ -22,6 +22,7 @@ from kshot.estimators import FewShotClassifier, PictureFormat
 from kshot.learners.gradient import MAML
 from kshot.learners.metric import Prototypical
 from kshot.nets.conv import Conv4
+from kshot.nets.conv1d import Conv1d
 from kshot.nets.norm import group_norm
 from kshot.tasks.glyphs import glyphs
 
@@ -422,6 +423,19 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
 def test_bad_examples_are_refused(x: object, y: list[str], message: str) -> None:
     with pytest.raises((ValueError, OSError), match=message):
         FewShotClassifier(torch.nn.Flatten() if isinstance(x, np.ndarray) else None, picture=PictureFormat(8)).fit(x, y)
+
+
+@pytest.mark.parametrize("method", ["nearest-mean", "fine-tune"])
+def test_signals_with_gaps_are_refused(method: Any) -> None:
+    signals = torch.randn(4, 1, 20)
+    gaps = signals.clone()
+    gaps[2, 0, 5] = torch.nan
+    told = r"NaN or infinity in 1 of 4, first at positions \[2\]"
+    with pytest.raises(ValueError, match=told):
+        FewShotClassifier(Conv1d(), method).fit(gaps, ["a", "a", "b", "b"])
+    model = FewShotClassifier(Conv1d(), method).fit(signals, ["a", "a", "b", "b"])
+    with pytest.raises(ValueError, match=told):
+        model.predict(gaps)
 
 
 def test_another_kind_or_other_columns_are_refused() -> None:

@@ -38,6 +38,12 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     def _embedded(self, x: Any, cache: Path | None = None) -> Tensor:
         """Check examples and embed them, ``(n, d)`` float64."""
         z = self.features_(self._checked(x, reset=False), cache).contiguous()  # as a file keeps it: strides round too
+        if not (finite := z.flatten(1).isfinite().all(1)).all():  # every comparison with NaN answers the first class
+            rows = (~finite).nonzero().flatten().tolist()
+            raise ValueError(
+                f"embeddings are expected to be finite; found NaN or infinity in {len(rows)} of {len(z)}, first at "
+                f"positions {rows[:5]}. Mend or leave out these examples, or, where it is all, the encoder's weights."
+            )
         # A head's rounding should not depend on how many examples are asked at once.
         return z if self.features_.typed else z.flatten(1).double()
 
