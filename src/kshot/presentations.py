@@ -11,7 +11,7 @@ from kshot.batching import map_leaves, map_tasks, unstack
 from kshot.core import Batch, Episode, Learner
 from kshot.evaluation import Evaluation, stamp_of
 from kshot.modes import in_eval_mode
-from kshot.tasks.source import TaskSource
+from kshot.tasks.source import TaskSource, check_source
 
 __all__ = ["evaluate_presentations"]
 
@@ -41,7 +41,7 @@ def evaluate_presentations(
 
     Raises:
         TypeError: the learner cannot stream.
-        ValueError: in some task no class comes that often, or tasks differ in size.
+        ValueError: ``tasks`` is no TaskSource, in some task no class comes that often, or tasks differ in size.
 
     >>> from kshot.learners.memory import Recurrent
     >>> from kshot.nets.cells import LSTM
@@ -56,6 +56,7 @@ def evaluate_presentations(
         raise TypeError(
             f"a stream needs a learner with init and update; {type(learner).__name__} has no {' and no '.join(missing)}."
         )
+    check_source(tasks)
     scores: dict[int, list[Tensor]] = {n: [] for n in presentations}
     with in_eval_mode(learner):
         for batch in tasks.batches(tasks_per_batch, device):

@@ -124,8 +124,9 @@ def train(
     check_budget("train", steps, minutes)
     if every < 1 or tasks_per_step < 1:
         raise ValueError(f"every and tasks_per_step must be at least 1; found {every} and {tasks_per_step}.")
-    for source in (tasks, tasks if validation is None else validation):
-        check_source(source)
+    check_source(tasks)
+    if validation is not None:
+        check_source(validation)
     optimizer = learner.default_optimizer() if optimizer is None else optimizer
     gradient = MetaGradient(learner, chunk_size, compiled) if gradient is None else gradient
     run = _Run(learner, optimizer, scheduler, None if out is None else RunFolder(out, resume))

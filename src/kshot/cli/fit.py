@@ -118,8 +118,7 @@ def _asked(model: FewShotClassifier, examples: tuple[str, ...], label: str) -> t
     """Return the names of what was asked, and the examples: files of pictures, tables without the label, or texts."""
     if not examples:
         raise ValueError("name the files, or, for a model of texts, the texts.")
-    tables = [name for name in examples if name.lower().endswith(".csv")]
-    if model.features_.kind == "texts" and not tables:
+    if model.features_.kind == "texts" and not any(name.lower().endswith(".csv") for name in examples):
         return list(examples), [_text(example) for example in examples]
     if model.features_.kind == "pictures":
         if folders := [name for name in examples if Path(name).is_dir()]:

@@ -10,8 +10,6 @@ from kshot.checkpoint import write_atomically
 from kshot.cli.build import build_learner, load_best, picture_of
 from kshot.cli.run_config import load_config, picture_shape
 from kshot.estimators import FewShotClassifier, PictureFormat
-from kshot.estimators.features import Numbers, Own
-from kshot.estimators.tables import Table
 from kshot.tasks.files import picture_files
 
 __all__ = ["encoder_of", "is_model", "labelled_examples", "load_model", "read_table", "save_model", "unlabelled_table"]
@@ -77,18 +75,12 @@ def read_table(path: Path, label: str, model: FewShotClassifier | None = None) -
     of_words = [
         name
         for name in table.columns
-        if name == label or table[name].dtype.kind not in "biuf" or (model is not None and _words_in(model, name))
+        if name == label
+        or table[name].dtype.kind not in "biuf"
+        or (model is not None and model.features_.reads_words(name))
     ]
     table[of_words] = words[of_words]
     return table
-
-
-def _words_in(model: FewShotClassifier, column: str) -> bool:
-    """Say whether a column held words in the fit of a model."""
-    match model.features_:
-        case Numbers(table) | Own(table=Table() as table):
-            return column in table.words
-    return model.features_.kind == "texts"
 
 
 def unlabelled_table(table: Any) -> Any:
@@ -127,11 +119,10 @@ def load_model(folder: Path) -> FewShotClassifier:
     Raises:
         ValueError: the folder holds none, or a damaged one.
     """
-    if not is_model(folder) and (folder / "best.safetensors").is_file():
-        raise ValueError(
-            f"{folder} is a run of kshot train, no fitted model; fit one: kshot fit FOLDER --encoder {folder} --out my-model"
-        )
     if not is_model(folder):
+        if (folder / "best.safetensors").is_file():
+            made = f"kshot fit FOLDER --encoder {folder} --out my-model"
+            raise ValueError(f"{folder} is a run of kshot train, no fitted model; fit one: {made}")
         raise ValueError(f"{folder} holds no fitted model; make one: kshot fit FOLDER --out {folder}")
     if not (folder / "config.json").is_file():
         return FewShotClassifier.load(folder)

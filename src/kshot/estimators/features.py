@@ -45,6 +45,11 @@ class Features(ABC):
         """
         raise ValueError(f"{self.kind} are no tensors; found {type(x).__name__}.")
 
+    def reads_words(self, column: str) -> bool:
+        """Say whether a column of a table is words, even where they look like numbers."""
+        del column
+        return self.kind == "texts"
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -65,6 +70,10 @@ class Numbers(Features):
         """Return the columns, float64."""
         del cache  # it is made at once
         return self.table.standardised(x)
+
+    def reads_words(self, column: str) -> bool:
+        """Say whether the column held words in the fit."""
+        return column in self.table.words
 
     def inputs(self, x: Any) -> Tensor:
         """Return the columns as they are."""
@@ -193,6 +202,10 @@ class Own(Features):
             return embed(self.encoder, inputs, cache=cache or False)
         with torch.no_grad(), in_eval_mode(self.encoder):
             return torch.cat([self.encoder.encode(part) for part in torch.split(inputs, _TOGETHER)])
+
+    def reads_words(self, column: str) -> bool:
+        """Say whether the column held words in the fit."""
+        return self.table is not None and column in self.table.words
 
     def inputs(self, x: Any) -> Tensor:
         """Return the columns, or the pictures in their format, or an array as it is, from 0 to 1 where it was bytes."""

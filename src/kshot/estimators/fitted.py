@@ -50,11 +50,12 @@ class FewShotEstimator(BaseEstimator):  # type: ignore[misc]
     def _checked(self, x: Any, reset: bool) -> Any:
         if x.shape[:1] == (0,) if hasattr(x, "shape") else isinstance(x, Sequence) and not x:
             raise ValueError("expected at least one example; found none.")
-        kind = kind_of(x, None if reset else self.features_.kind)
+        fitted = None if reset else self.features_.kind
+        kind = kind_of(x, fitted)
         # An array of other axes goes on to the pictures' format, which tells the shapes that it takes.
-        of_pictures = not reset and self.features_.kind == "pictures" and not hasattr(x, "columns")
-        if not reset and kind != self.features_.kind and not (kind == "numbers" and of_pictures):
-            raise ValueError(f"the model was fitted with {self.features_.kind}; found {kind}.")
+        array_of_pictures = (kind, fitted) == ("numbers", "pictures") and not hasattr(x, "columns")
+        if fitted not in (None, kind) and not array_of_pictures:
+            raise ValueError(f"the model was fitted with {fitted}; found {kind}.")
         if (items := as_items(x)) is not None:
             if empty := [i for i, item in enumerate(items) if isinstance(item, str) and not item.strip()]:
                 raise ValueError(f"{len(empty)} texts are empty, first at positions {empty[:5]}. Leave them out.")

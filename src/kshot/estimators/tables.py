@@ -61,7 +61,7 @@ class Table:
             TypeError: a value is neither a number nor, in a column, a word.
         """
         if not self.words:
-            return torch.from_numpy(numbers_of(x))
+            return torch.from_numpy(np.array(numbers_of(x)))  # of its own, since torch shares it
         if not hasattr(x, "columns"):
             raise ValueError(
                 f"the model was fitted with a table that has columns of words ({', '.join(self.words)}); found a "
@@ -87,7 +87,7 @@ def _columns_of_words(x: Any) -> list[str]:
 
 
 def numbers_of(x: Any) -> NDArray[np.float64]:
-    """Return rows of numbers, ``(n, d)``, as an array of their own, which torch may share.
+    """Return rows of numbers, ``(n, d)``.
 
     Raises:
         ValueError: a value is no number, NaN or infinite; where it stands is told.
@@ -110,4 +110,4 @@ def numbers_of(x: Any) -> NDArray[np.float64]:
             f"positions {rows[:5]}, counted from 0, in columns {', '.join(columns[:5])}. Fill them in, by scikit-learn's "
             "SimpleImputer say, or leave the rows out."
         )
-    return np.array(numbers)
+    return numbers

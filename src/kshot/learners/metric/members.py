@@ -29,5 +29,6 @@ def class_logits(
     # Finite, since minus infinity would make a loss of a class without members NaN.
     least = torch.finfo(scores.dtype).min / 2
     members = torch.zeros_like(y).masked_fill(y == 0, least)
-    nobody = scores.new_full((len(scores), 1, y.shape[1]), least)  # for a support set without examples
-    return over(torch.cat([scores[:, :, None] + members, nobody], 1), 1)
+    # One more example, of no class, so that there is one in a support set without any.
+    scores, members = F.pad(scores, (0, 1)), F.pad(members, (0, 0, 0, 1), value=least)
+    return over(scores[:, :, None] + members, 1)
