@@ -141,7 +141,9 @@ def learner_of(task: str, name: str, loss: Loss = bits) -> Transducer:
     return Transducer(cell_of(task, name), SETTINGS[task].targets, loss)
 
 
-def trained(task: str, name: str, seed: int, steps: int, lr: float, out: Path) -> tuple[Transducer, dict[str, Any]]:
+def trained(
+    task: str, name: str, seed: int, steps: int, lr: float, out: Path, compiled: bool
+) -> tuple[Transducer, dict[str, Any]]:
     """Train into a folder, or go on with what it holds; return the learner and what its rows say of training."""
     setting = SETTINGS[task]
     torch.manual_seed(seed)
@@ -159,6 +161,7 @@ def trained(task: str, name: str, seed: int, steps: int, lr: float, out: Path) -
         validation=setting.source(1, 320),
         every=250,
         seed=seed,
+        compiled=compiled,
     )
     told = {
         "lr": lr,
@@ -209,13 +212,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of those of the task")
     parser.add_argument("--lr", type=float, help="instead of that of the learner")
     parser.add_argument("--tests", type=int, default=320, help="test tasks of each set")
+    parser.add_argument("--compile", action="store_true", help="compile a step of the cell")
     parser.add_argument("--out", type=Path, default=Path("runs/sequences"))
     options = parser.parse_args()
     torch.set_num_threads(1)  # the cells are too small for more
     keep_freed_memory()
     out = options.out / f"{options.task}-{options.learner}-{options.seed}".replace(" ", "-")
     steps, lr = options.steps or SETTINGS[options.task].steps, options.lr or RATES[options.learner]
-    learner, told = trained(options.task, options.learner, options.seed, steps, lr, out)
+    learner, told = trained(options.task, options.learner, options.seed, steps, lr, out, options.compile)
     write_rows("sequences", judged(options.task, options.learner, options.seed, learner, told, options.tests))
 
 

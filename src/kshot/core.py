@@ -92,6 +92,7 @@ class Learner(nn.Module, ABC):
     uses_unlabelled: bool = False  # unlabelled support examples may change predictions
     exact_gradient: bool = True  # meta_loss(tasks).backward() gives the true gradient of meta_loss
     meta_trained: bool = True  # meta_loss reaches every parameter that requires a gradient
+    one_cell: bool = False  # a task is a sequence that one recurrent cell reads, whose step is what is worth compiling
     settings: Mapping[str, str] = MappingProxyType({})  # what else a result must say of the learner
 
     def __init__(self, loss: Loss = cross_entropy) -> None:

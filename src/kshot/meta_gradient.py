@@ -4,6 +4,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from kshot.batching import first_line, leaves, map_leaves
 from kshot.core import Episode, Learner, Tasks
+from kshot.nets.steps import Steps
 from kshot.program import Program
 
 __all__ = ["ChunkSize", "MetaGradient"]
@@ -26,7 +28,8 @@ class MetaGradient:
     """Adds the gradient of the meta-loss to ``.grad`` of a learner's parameters, and returns the loss.
 
     ``meta_loss(tasks).backward()`` gives the same gradient. This holds one chunk of tasks in memory at a time, and may
-    compile what a chunk does into one program. A path that is not possible gives way to the next, with the same numbers,
+    compile what a chunk does into one program, or, for a learner that is one recurrent cell, a step of that cell: sequences
+    of all lengths then share a program. A path that is not possible gives way to the next, with the same numbers,
     and the log says so once: compiled, then vmap, then one task at a time.
 
     Args:
@@ -53,6 +56,7 @@ class MetaGradient:
             raise ValueError(f"chunk_size must be at least 1, 'auto' or None; found {chunk_size}.")
         self.learner, self.chunk_size, self.compiled = learner, chunk_size, compiled
         self._programs: dict[Signature, Program | None] = {}
+        self._steps = Steps()
         self._fastest: dict[Signature, int] = {}
 
     def __call__(self, tasks: Tasks) -> Tensor:
@@ -77,12 +81,14 @@ class MetaGradient:
 
     def _chunk(self, chunk: Episode, total: int) -> Tensor:
         """Return the share of some tasks in the mean loss over all, and add its gradient."""
-        program = self._program(chunk, total) if self.compiled else None
-        if program is None:
+        in_steps = self.compiled and self.learner.one_cell
+        program = self._program(chunk, total) if self.compiled and not in_steps else None
+        if program is not None:
+            return program(chunk)
+        with self._steps.active() if in_steps else nullcontext():
             share = self.learner.map_encoded(self.learner.task_loss, chunk).sum() / total
-            share.backward()  # type: ignore[no-untyped-call]
-            return share.detach()
-        return program(chunk)
+        share.backward()  # type: ignore[no-untyped-call]
+        return share.detach()
 
     def _program(self, chunk: Episode, total: int) -> Program | None:
         signature = (total, *self._signature(chunk))

@@ -96,7 +96,7 @@ def test_compiled_equals_eager(kind: str) -> None:
     model.zero_grad()
     gradient = MetaGradient(model, compiled=True)
     gradient(tasks)
-    assert None not in gradient._programs.values(), "it ran uncompiled"
+    assert list(gradient._steps._programs.values()) not in ([], [None]), "it ran uncompiled"
     for one, other in zip(eager, model.parameters(), strict=True):
         torch.testing.assert_close(one, other.grad)
 

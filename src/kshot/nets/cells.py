@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kshot.nets.steps import Steps
 from kshot.plain_operations.recurrent import lstm_cell
 
 __all__ = ["LSTM", "Cell", "FeedForward", "State", "run"]
@@ -43,6 +44,8 @@ def run(cell: Cell, inputs: Float[Tensor, "n inputs"], state: State) -> tuple[Fl
     >>> outputs.shape
     torch.Size([5, 8])
     """
+    if (compiled := Steps.run(cell, inputs, state)) is not None:
+        return compiled
     outputs = [inputs.new_empty(0, cell.outputs)]
     for x in inputs:
         output, state = cell(x, state)

@@ -51,6 +51,7 @@ class Recurrent(EncodedLearner):
     order_sensitive = True
     fixed_ways = True
     uses_unlabelled = True
+    one_cell = True
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class Transducer(Learner):
     fixed_ways = True
     uses_unlabelled = True  # no example has a label
     transductive = True  # what is asked before is part of the sequence
+    one_cell = True
 
     def __init__(self, cell: Cell, targets: int, loss: Loss) -> None:
         super().__init__(loss)
