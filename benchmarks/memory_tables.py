@@ -28,18 +28,18 @@ def recurrent() -> str:
 
 
 def sequence_speed() -> str:
-    """Return the time of a step in a batch and in a loop, and its memory."""
+    """Return the time of a training step in a loop, in a batch and compiled, and its memory."""
     rows = [
         (
             row["learner"],
-            f"{row['value']:.0f} ms",
             f"{row['loop']:.0f} ms",
-            f"{row['loop'] / row['value']:.1f}x",
-            f"{row['bytes'] / 1e6:,.0f} MB",
+            f"{row['value']:.0f} ms ({row['loop'] / row['value']:.1f}x), {row['bytes'] / 1e6:,.0f} MB",
+            f"{row['compiled']:.0f} ms ({row['loop'] / row['compiled']:.1f}x), {row['bytes_compiled'] / 1e6:,.0f} MB",
+            f"{row['compile_seconds']:.0f} s",
         )
         for row in latest("sequence_speed", "learner")
     ]
-    return markdown(("16 sequences", "batch", "loop", "ratio", "memory of a step"), rows)
+    return markdown(("16 sequences", "one after the other", "a batch", "a batch, compiled", "compiling"), rows)
 
 
 def neural_process(data: str) -> str:

@@ -1,12 +1,13 @@
 """Speed and memory of learners that read sequences: 16 sequences in one batch against one sequence after the other.
 
-Santoro's MANN on 50 pictures, and Graves' NTM that copies 20 rows of 8 bits. The loop runs the same cell on each sequence
-alone and adds up the gradients. Timed in turns.
+Santoro's MANN on 50 pictures, and Graves' NTM that copies 20 rows of 8 bits or predicts 200 bits. The batch runs as it is,
+and with a compiled step; the loop runs the same cell on each sequence alone and adds up the gradients. Timed in turns.
 
     python benchmarks/sequence_speed.py
 """
 
 import argparse
+import time
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,7 @@ from kshot.core import Batch, Episode, Learner, one_hot
 from kshot.learners.memory import MANNCell, NTMCell, Recurrent, Transducer
 from kshot.losses import bits
 from kshot.memory import peak_bytes
+from kshot.meta_gradient import MetaGradient
 from rows import write_rows
 from turns import in_turns
 
@@ -39,10 +41,19 @@ def ntm() -> tuple[Learner, Episode]:
     return Transducer(NTMCell(9), 8, bits), Episode(Batch(shown, shown[..., :0]), asked)
 
 
-def gradient(learner: Learner, tasks: Episode) -> Callable[[], None]:
+def predictor() -> tuple[Learner, Episode]:
+    """Return the learner of Graves et al. 2014 and 200 bits to predict, each told the one before."""
+    shown = torch.rand(SEQUENCES, 200, 1).round()
+    known = shown[:, :5]
+    return Transducer(NTMCell(1), 1, bits), Episode(Batch(known, known[..., :0]), Batch(shown[:, 4:-1], shown[:, 5:]))
+
+
+def gradient(learner: Learner, tasks: Episode, compiled: bool = False) -> Callable[[], None]:
+    gradient = MetaGradient(learner, compiled=compiled)
+
     def step() -> None:
         learner.zero_grad()
-        learner.meta_loss(tasks).backward()  # type: ignore[no-untyped-call]
+        gradient(tasks)
 
     return step
 
@@ -64,13 +75,17 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     rows = []
-    for name, build in (("MANN, 50 pictures", mann), ("NTM, copy of 20", ntm)):
+    for name, build in (("MANN, 50 pictures", mann), ("NTM, copy of 20", ntm), ("NTM, 200 bits", predictor)):
         torch.manual_seed(options.seed)
         learner, tasks = build()
-        steps = {"batch": gradient(learner, tasks), "loop": loop(learner, tasks)}
+        compiled = gradient(learner, tasks, compiled=True)
+        start = time.perf_counter()
+        compiled()
+        first = time.perf_counter() - start
+        steps = {"batch": gradient(learner, tasks), "compiled": compiled, "loop": loop(learner, tasks)}
         medians, seconds = in_turns(steps, options.rounds, warm_up=2)
-        peak = peak_bytes(steps["batch"])
-        print(f"{name}: {medians}, {medians['loop'] / medians['batch']:.1f} times, {peak / 2**20:.0f} MiB")
+        peak, peak_compiled = peak_bytes(steps["batch"]), peak_bytes(compiled)
+        print(f"{name}: {medians}, {peak / 2**20:.0f} and {peak_compiled / 2**20:.0f} MiB, first step {first:.0f} s")
         rows.append(
             {
                 "learner": name,
@@ -79,7 +94,10 @@ def main() -> None:
                 "metric": "milliseconds",
                 "value": medians["batch"],
                 "loop": medians["loop"],
+                "compiled": medians["compiled"],
                 "bytes": peak,
+                "bytes_compiled": peak_compiled,
+                "compile_seconds": first,
                 "seed": options.seed,
                 "seconds": seconds,
             }

@@ -40,9 +40,8 @@ def train_to_best(learner: Learner, tasks: TaskSource, out: Path, *, steps: int,
     Return its position: the steps, the seconds and the best validation score. ``how`` is told to ``train``.
     """
     last = out / "last.safetensors"
-    numbers = {
-        name: value for name, value in how.items() if type(value) in (int, float)
-    }  # compiled or not, it is one recipe
+    # No flags: compiled or not, it is one recipe.
+    numbers = {name: value for name, value in how.items() if type(value) in (int, float)}
     _keep_recipe(out, {"steps": steps, "lr": how["optimizer"].defaults["lr"], **numbers})
     if not last.exists() or load_checkpoint(last)["position"]["step"] < steps:
         with show_progress(out.name) as watch:

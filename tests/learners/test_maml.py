@@ -400,6 +400,14 @@ def test_implicit_is_the_gradient_of_the_minimum() -> None:
     assert error(by_kshot(learner, tasks), gradients_of(learner, torch.stack(losses).mean())) <= 1e-10
 
 
+def test_a_damped_implicit_gradient_is_that_of_a_stronger_pull_made_smaller() -> None:
+    """At the same weights, those of the start: ((1 + 3) I + H / 0.5) u = v where (I + H / 2) 4 u = v."""
+    tasks, net = stacked(ROWS), nn.Linear(6, 3).double()
+    damped = by_kshot(MAML(net, 0.0, 1, "implicit", proximity=0.5, cg_steps=21, damping=3.0), tasks)
+    pulled = by_kshot(MAML(net, 0.0, 1, "implicit", proximity=2.0, cg_steps=21), tasks)
+    assert error({name: 4 * one for name, one in damped.items()}, pulled) <= 1e-10
+
+
 class FirstRowsNorm(SupportStatisticsNorm):
     """Normalise all rows by the moments of the first ``rows`` of them."""
 
@@ -605,6 +613,7 @@ def test_an_encoder_that_would_mix_tasks_is_refused(
         ({"multi_step": 10.0}, "shares of training"),
         ({"differentiate": "implicit", "proximity": 0.0}, "proximity must be above 0"),
         ({"differentiate": "implicit", "cg_steps": 0}, "cg_steps at least 1"),
+        ({"differentiate": "implicit", "damping": -1.0}, "damping at least 0"),
         ({"differentiate": "implicit", "learn_lr": "per_parameter"}, "which learn_lr needs"),
     ],
     ids=lambda told: "-".join(told) if isinstance(told, dict) else "",

@@ -46,6 +46,7 @@ def build_maml(options: MAMLOptions, picture: torch.Size | None, inner_steps: in
         multi_step=options.multi_step,
         first_order_until=options.first_order_until,
         proximity=options.proximity,
+        damping=options.damping,
     )
 
 

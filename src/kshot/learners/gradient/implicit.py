@@ -31,6 +31,7 @@ def proximal_minimum(
     rule: UpdateRule,
     proximity: float,
     cg_steps: int,
+    damping: float = 0.0,
 ) -> Weights:
     r"""Descend to the minimum of the support loss near the start, and differentiate the minimum itself.
 
@@ -52,10 +53,12 @@ def proximal_minimum(
         rule: how a gradient becomes new weights.
         proximity: lambda; it should exceed minus the smallest eigenvalue of the Hessian.
         cg_steps: conjugate gradient iterations.
+        damping: times the identity that is added to the system, which is then solvable where the Hessian has smaller
+            eigenvalues, and no longer exact.
     """
     tensors, spec = tree_flatten((weights, given))
     autocast = autocast_as_now(weights)
-    problem = _Problem(plainly(objective), spec, len(weights), sizes, rule, proximity, cg_steps, autocast)
+    problem = _Problem(plainly(objective), spec, len(weights), sizes, rule, proximity, cg_steps, damping, autocast)
     found = _Minimum.apply(problem, *tensors)  # type: ignore[no-untyped-call]
     return dict(zip(weights, found, strict=True))
 
@@ -69,6 +72,7 @@ class _Problem:
     rule: UpdateRule
     proximity: float
     cg_steps: int
+    damping: float
     autocast: Autocast
 
 
@@ -115,7 +119,7 @@ class _Minimum(torch.autograd.Function):
 
         def system(u: Sequence[Tensor]) -> list[Tensor]:
             curved = products(u, tuple(range(n)))
-            return [one + h / problem.proximity for one, h in zip(u, curved, strict=True)]
+            return [(1 + problem.damping) * one + h / problem.proximity for one, h in zip(u, curved, strict=True)]
 
         u = _conjugate_gradient(system, v, problem.cg_steps)
         received: list[Tensor | None] = [*u, *[None] * (len(tensors) - n)]

@@ -64,6 +64,7 @@ class MAML(Learner):
         checkpoint_every: keep the weights of every so many steps alone, for long unrolls.
         proximity: for ``implicit``, how strongly adapted weights are drawn to the start.
         cg_steps: for ``implicit``, conjugate gradient iterations.
+        damping: for ``implicit``, times the identity that is added to the system they solve, as the authors' code has it.
 
     Raises:
         ValueError: no parameter is adapted, a layer of ``model`` cannot stand inside an inner loop or one of ``encoder``
@@ -99,6 +100,7 @@ class MAML(Learner):
         checkpoint_every: int | None = None,
         proximity: float = 2.0,
         cg_steps: int = 5,
+        damping: float = 0.0,
     ) -> None:
         super().__init__(loss)
         check_choice("differentiate", differentiate, Differentiate)
@@ -110,7 +112,7 @@ class MAML(Learner):
         self.multi_step, self.first_order_until = multi_step, first_order_until
         self.rule = sgd() if rule is None else rule
         self.truncate, self.checkpoint_every = truncate, checkpoint_every
-        self.proximity, self.cg_steps = proximity, cg_steps
+        self.proximity, self.cg_steps, self.damping = proximity, cg_steps, damping
         self.settings = {"inner steps": str(self.test_steps)}
         self.adapted = tuple(name for name, _ in model.named_parameters() if adapts is None or adapts(name))
         if not self.adapted:
@@ -172,7 +174,7 @@ class MAML(Learner):
         givens = [({**frozen, **one}, support) for one in told[:steps]]
         if self.differentiate == "implicit":
             problem = self.objective, start, (frozen, support), sizes
-            path = iter([start, proximal_minimum(*problem, self.rule, self.proximity, self.cg_steps)])
+            path = iter([start, proximal_minimum(*problem, self.rule, self.proximity, self.cg_steps, self.damping)])
         else:
             mode: Mode = "first_order" if self.leaves_order_out else self.differentiate
             loop = InnerLoop(self.rule, mode, self.truncate, self.checkpoint_every)
@@ -206,10 +208,9 @@ class MAML(Learner):
                 "multi_step and first_order_until are shares of training, 0 to 1; "
                 f"found {self.multi_step} and {self.first_order_until}."
             )
-        if self.proximity <= 0 or self.cg_steps < 1:
-            raise ValueError(
-                f"proximity must be above 0 and cg_steps at least 1; found {self.proximity} and {self.cg_steps}."
-            )
+        if self.proximity <= 0 or self.cg_steps < 1 or self.damping < 0:
+            found = f"{self.proximity}, {self.cg_steps} and {self.damping}"
+            raise ValueError(f"proximity must be above 0, cg_steps at least 1 and damping at least 0; found {found}.")
 
     def _check_single_steps(self) -> None:
         implicit = self.differentiate == "implicit"
