@@ -98,6 +98,16 @@ def test_a_traced_step_gives_the_gradient_of_the_meta_loss(name: str, monkeypatc
     torch.testing.assert_close(found, plain(learner, stacked), rtol=1e-10, atol=1e-12)
 
 
+def test_another_mode_of_a_part_makes_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda traced, **_: traced)
+    learner, stacked = LEARNERS["mixed"](), tasks(2)
+    step = MetaGradient(learner, compiled=True)
+    step(stacked)
+    learner.model[0].eval()
+    step(stacked)
+    assert len(step._programs) == 2
+
+
 def test_a_changed_setting_makes_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda traced, **_: traced)
     learner, stacked = LEARNERS["mixed"](), tasks(2)

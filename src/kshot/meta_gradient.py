@@ -4,7 +4,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kshot.batching import first_line, leaves, map_leaves
 from kshot.core import Episode, Learner, Tasks
+from kshot.modes import modes
 from kshot.nets.steps import Steps
 from kshot.program import Program
 
@@ -66,7 +67,8 @@ class MetaGradient:
             ValueError: as ``Learner.task_losses``.
         """
         if not isinstance(tasks, Episode):  # of different sizes: they share no program and no vmap
-            loss = self.learner.meta_loss(tasks)
+            with self._in_steps():
+                loss = self.learner.meta_loss(tasks)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
         encoded = self.learner.encode_tasks(tasks)
@@ -81,14 +83,17 @@ class MetaGradient:
 
     def _chunk(self, chunk: Episode, total: int) -> Tensor:
         """Return the share of some tasks in the mean loss over all, and add its gradient."""
-        in_steps = self.compiled and self.learner.one_cell
-        program = self._program(chunk, total) if self.compiled and not in_steps else None
-        if program is not None:
+        whole = self.compiled and not self.learner.one_cell
+        if whole and (program := self._program(chunk, total)) is not None:
             return program(chunk)
-        with self._steps.active() if in_steps else nullcontext():
+        with self._in_steps():
             share = self.learner.map_encoded(self.learner.task_loss, chunk).sum() / total
         share.backward()  # type: ignore[no-untyped-call]
         return share.detach()
+
+    def _in_steps(self) -> AbstractContextManager[None]:
+        """Return a context in which a learner that is one cell reads by compiled steps, where that is asked for."""
+        return self._steps.active() if self.compiled and self.learner.one_cell else nullcontext()
 
     def _program(self, chunk: Episode, total: int) -> Program | None:
         signature = (total, *self._signature(chunk))
@@ -144,7 +149,7 @@ class MetaGradient:
         # What a learner was told decides the program too: its number of steps, say.
         learners = (part for part in self.learner.modules() if isinstance(part, Learner))
         told = tuple(v for one in learners for v in vars(one).values() if isinstance(v, bool | int | float | str))
-        return *described, *told
+        return *described, *told, modes(self.learner, described[0][2])
 
 
 def _detached(tasks: Episode) -> Episode:

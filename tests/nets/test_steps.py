@@ -88,6 +88,16 @@ def test_a_second_derivative_is_refused_where_it_would_be_wrong() -> None:
         torch.autograd.grad(outputs.sum(), inputs, create_graph=True)
 
 
+def test_a_layout_is_one_program_whatever_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda traced, **how: compiler(traced, **how, backend="eager"))
+    cell, steps = LSTM(3, 4), Steps()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for length in range(1, 11):
+            result_and_gradients(cell, torch.randn(2, length, 3), steps)
+    assert list(steps._programs.values()) != [None]
+
+
 class Noisy(FeedForward):
     """A cell whose step draws random numbers."""
 
@@ -105,8 +115,44 @@ class Counting(FeedForward):
         return super().forward(x, ())[0] * state[1], (state[0] + x.sum(-1, keepdim=True), state[1])
 
 
-# A class that is checked by its type cannot be subclassed; these two are written for the tests alone.
-Noisy.__final__ = Counting.__final__ = False  # type: ignore[attr-defined]
+class Renaming(FeedForward):
+    """A cell whose state comes back in another order."""
+
+    def init(self) -> Any:
+        return {"h": torch.zeros(4), "c": torch.ones(4)}
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        h = super().forward(x, ())[0] * state["c"]
+        return h, {"c": state["c"] + h, "h": h}
+
+
+class Growing(Renaming):
+    """A cell whose state has one shape at first and another after a step."""
+
+    def init(self) -> Any:
+        return {"c": torch.ones(1), "h": torch.zeros(1)}
+
+
+class Remembering(FeedForward):
+    """A cell that passes one of its weights on as its state."""
+
+    def init(self) -> Any:
+        return (torch.ones(4),)
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        return super().forward(x, ())[0] * state[0], (self.layer.bias.expand_as(state[0]),)
+
+
+class Listening(FeedForward):
+    """A cell that counts its steps in a buffer."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("heard", torch.zeros(()))
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        self.heard.add_(1)
+        return super().forward(x, state)
 
 
 def test_a_cell_that_draws_random_numbers_runs_in_the_loop_and_the_log_says_so_once(
@@ -126,12 +172,39 @@ def test_a_cell_that_draws_random_numbers_runs_in_the_loop_and_the_log_says_so_o
 
 
 @pytest.mark.usefixtures("uncompiled")
-def test_a_state_that_is_passed_on_as_it_was() -> None:
-    cell, inputs = Counting(3, 4), torch.randn(2, 4, 3)
+@pytest.mark.parametrize(
+    ("cell", "compiles"),
+    [(Counting(3, 4), True), (Remembering(3, 4), True), (Renaming(3, 4), False), (Growing(3, 4), False)],
+)
+def test_states_that_are_passed_on_or_change_their_form(cell: Cell, compiles: bool) -> None:
+    steps, inputs = Steps(), torch.randn(2, 4, 3)
     for found, right in zip(
-        result_and_gradients(cell, inputs, Steps()), result_and_gradients(cell, inputs, None), strict=True
+        result_and_gradients(cell, inputs, steps), result_and_gradients(cell, inputs, None), strict=True
     ):
         torch.testing.assert_close(found, right)
+    assert (list(steps._programs.values()) != [None]) == compiles
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_cell_that_writes_into_a_buffer_runs_in_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    cell = Listening(3, 4)
+    with Steps().active():
+        run(cell, torch.randn(5, 3), ())
+    assert cell.heard == 5
+    assert "it writes into its state or buffers" in caplog.text
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_other_modes_are_other_programs() -> None:
+    cell, steps, inputs = FeedForward(3, 4), Steps(), torch.randn(2, 3)
+    with steps.active():
+        for training in (True, False):
+            cell.layer.train(training)
+            run(cell, inputs, ())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert run(cell, inputs, ())[0].dtype == torch.bfloat16
+        assert run(cell, inputs, ())[0].dtype == torch.float32
+    assert len(steps._programs) == 3
 
 
 @pytest.mark.usefixtures("uncompiled")

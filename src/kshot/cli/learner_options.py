@@ -163,7 +163,7 @@ class MAMLOptions(LearnerOptions):
     proximity: float = 2.0
     """For implicit, how strongly adapted weights are drawn to the start."""
     damping: float = 0.0
-    """For implicit, times the identity that is added to the system of the meta-gradient."""
+    """For implicit, how many times the identity is added to the system that gives the meta-gradient."""
     adapts: Literal["all", "no_norm", "head", "body", "context"] = "all"
     """What the inner loop adapts: all weights, all but scale and shift of the normalisation, the last layer (the body then
     runs once), all but it, or 5 (pictures: 100) numbers that steer the net."""

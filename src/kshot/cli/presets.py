@@ -91,7 +91,7 @@ def _implicit(options: MAMLOptions) -> dict[str, Any]:
     if (options.data, options.ways, options.shots or 1) != ("omniglot", 5, 1):
         raise _unknown(options, "omniglot with 5 ways and 1 shot")
     more = {"protocol": "finn", "inner_lr": 0.1, "inner_steps": 16, "differentiate": "implicit", "proximity": 2.0}
-    # The code adds 1 to the identity and 10 to lambda: but for a factor, which Adam takes out, 11 to the identity.
+    # The code adds 1 to the identity and 10 to lambda: but for a factor of 6 that is 11 added to the identity.
     return {**more, "damping": 11.0, "tasks_per_step": 32, "queries": 1, "steps": _steps(options, 20_000)}
 
 

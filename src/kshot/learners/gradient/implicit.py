@@ -53,8 +53,8 @@ def proximal_minimum(
         rule: how a gradient becomes new weights.
         proximity: lambda; it should exceed minus the smallest eigenvalue of the Hessian.
         cg_steps: conjugate gradient iterations.
-        damping: times the identity that is added to the system, which is then solvable where the Hessian has smaller
-            eigenvalues, and no longer exact.
+        damping: how many times the identity is added to the system: it is then solved for smaller eigenvalues of the
+            Hessian too, and the derivative is no longer that of the minimum.
     """
     tensors, spec = tree_flatten((weights, given))
     autocast = autocast_as_now(weights)

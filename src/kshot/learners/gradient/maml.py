@@ -64,7 +64,7 @@ class MAML(Learner):
         checkpoint_every: keep the weights of every so many steps alone, for long unrolls.
         proximity: for ``implicit``, how strongly adapted weights are drawn to the start.
         cg_steps: for ``implicit``, conjugate gradient iterations.
-        damping: for ``implicit``, times the identity that is added to the system they solve, as the authors' code has it.
+        damping: for ``implicit``, how many times the identity is added to the system that they solve.
 
     Raises:
         ValueError: no parameter is adapted, a layer of ``model`` cannot stand inside an inner loop or one of ``encoder``
