@@ -1,15 +1,20 @@
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kshot.core import Batch, Learner
+from kshot.core import Batch, Episode, Learner, Tasks
 from kshot.evaluation import Evaluation, compare, evaluate
 from kshot.learners.gradient import MAML
 from kshot.learners.metric import Prototypical
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.labelled import LabelledData
+from kshot.tasks.source import TaskSource
 
 
 def blobs(distance: float) -> LabelledData:
@@ -97,6 +102,21 @@ def test_comparisons_of_different_tasks_are_refused() -> None:
     learner = Prototypical(nn.Identity())
     with pytest.raises(ValueError, match="same metric on the same tasks"):
         compare(evaluate(learner, tasks(5)), evaluate(learner, tasks(5, seed=1)))
+
+
+class Unasked(TaskSource):
+    """Tasks without queries."""
+
+    stamp: Mapping[str, str] = MappingProxyType({})
+
+    def sample(self, items: NDArray[np.int64]) -> Tasks:
+        support = Batch(torch.randn(len(items), 2, 3), torch.eye(2).expand(len(items), 2, 2))
+        return Episode(support, Batch(*(part[:, :0] for part in support)))
+
+
+def test_tasks_without_queries_are_refused() -> None:
+    with pytest.raises(ValueError, match="without queries"):
+        evaluate(Prototypical(nn.Identity()), Unasked(0, 3))
 
 
 def test_one_task_has_no_interval() -> None:

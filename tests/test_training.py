@@ -280,6 +280,14 @@ def test_a_budget_is_needed() -> None:
         train(learner(), Episodes(data(), 4, 2, 3))
 
 
+def test_a_scheduler_that_waits_for_a_score_is_refused() -> None:
+    net = learner()
+    optimizer = torch.optim.Adam(net.parameters())
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    with pytest.raises(TypeError, match="without the score that ReduceLROnPlateau needs"):
+        train(net, Episodes(data(), 4, 2, 3), steps=1, optimizer=optimizer, scheduler=scheduler)
+
+
 def test_ctrl_c_ends_the_step_and_saves(tmp_path: Path) -> None:
     def interrupt(report: Report) -> None:
         if report.step == 4:

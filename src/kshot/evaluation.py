@@ -95,7 +95,7 @@ def evaluate(
         device: where the learner is.
 
     Raises:
-        ValueError: ``tasks`` is no TaskSource, or its tasks are none that the learner can take.
+        ValueError: ``tasks`` is no TaskSource, a task has no query, or its tasks are none that the learner can take.
 
     >>> from kshot.learners.metric import Prototypical
     >>> from kshot.tasks.labelled import LabelledData
@@ -109,6 +109,7 @@ def evaluate(
     scores, answers = [], []
     with in_eval_mode(learner):
         for batch in tasks.batches(tasks_per_batch, device):
+            _check_queries(batch)
             predictions = learner.predictions(batch, chunk_size)
             scores.append(_scores(loss, predictions, batch))
             answers += [_answers(predictions, batch)] if loss.softmax else []
@@ -122,6 +123,11 @@ def stamp_of(learner: Learner, tasks: TaskSource) -> dict[str, str]:
     """Return the protocol of tasks, and what a result must say of the learner."""
     inference = "transductive" if learner.transductive else "inductive"
     return {**tasks.stamp, "learner": type(learner).__name__, "inference": inference, **learner.settings}
+
+
+def _check_queries(tasks: Tasks) -> None:
+    if any(task.query.y.shape[-2] == 0 for task in ([tasks] if isinstance(tasks, Episode) else tasks)):
+        raise ValueError("a task without queries has nothing to be scored by; let its source give it some.")
 
 
 def _scores(loss: Loss, predictions: Any, tasks: Tasks) -> Tensor:

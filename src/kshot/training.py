@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kshot.core import Learner, Tasks
 from kshot.divergence import culprit, is_finite
@@ -120,6 +120,7 @@ def train(
         ValueError: there is no budget or a negative one, ``every`` or ``tasks_per_step`` is below 1, tasks come from no
             TaskSource, ``out`` holds a run and ``resume`` is not set, or the run had a scheduler and ``scheduler`` is None.
         FloatingPointError: the loss or its gradient is not finite; the message names step, task and layer.
+        TypeError: the scheduler waits for a score, as ``ReduceLROnPlateau`` does.
     """
     check_budget("train", steps, minutes)
     if every < 1 or tasks_per_step < 1:
@@ -127,6 +128,8 @@ def train(
     check_source(tasks)
     if validation is not None:
         check_source(validation)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise TypeError("a scheduler is stepped after every step, without the score that ReduceLROnPlateau needs.")
     optimizer = learner.default_optimizer() if optimizer is None else optimizer
     gradient = MetaGradient(learner, chunk_size, compiled) if gradient is None else gradient
     run = _Run(learner, optimizer, scheduler, None if out is None else RunFolder(out, resume))

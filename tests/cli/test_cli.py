@@ -454,6 +454,16 @@ def test_runs_have_a_folder_by_default(kshot: Kshot, tmp_path: Path, monkeypatch
     assert (tmp_path / "runs" / "maml-sinusoid" / "best.safetensors").exists()
 
 
+def test_a_run_on_a_folder_is_judged_from_elsewhere(
+    kshot: Kshot, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    told = ("--data", pictures.name, *SMALL, "--steps", 2)
+    assert kshot("train", "prototypical", *told, "--out", tmp_path / "run").code == 0
+    monkeypatch.chdir(tmp_path)
+    assert kshot("eval", "run", "--ways", 2, "--queries", 2, "--tasks", 3).code == 0
+
+
 def test_a_path_is_printed_as_it_is(kshot: Kshot, tmp_path: Path) -> None:
     run = tmp_path / "a long name with [red] brackets"
     ran = kshot(*SINUSOID, "--steps", 2, "--out", run)

@@ -235,6 +235,7 @@ def test_mistakes_are_told_in_a_line_and_leave_nothing_behind(kshot: Kshot, text
         assert not model.exists()
     assert kshot("fit", texts, "--out", model).code == 0
     before = (model / "model.safetensors").read_bytes()
+    assert "there is no file question.txt" in kshot("predict", model, "question.txt").err
     assert "--overwrite" in kshot("fit", texts, "--out", model).err
     assert (model / "model.safetensors").read_bytes() == before
     assert FewShotClassifier.load(model).classes_.tolist() == ["card", "password"]

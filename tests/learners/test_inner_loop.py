@@ -1,3 +1,4 @@
+import pickle
 import weakref
 from typing import Any
 
@@ -266,3 +267,10 @@ def test_without_a_meta_gradient_no_step_outlives_the_next(mode: Mode) -> None:
         InnerLoop(UpdateRule(sgd().init, update, linear=True), mode)(objective, weights, given, sizes)
     assert len(alive) == 6
     assert max(alive) <= 2
+
+
+@pytest.mark.parametrize("rule", [sgd(), momentum(), adam()])
+def test_a_learner_is_pickled_with_its_rule(rule: UpdateRule) -> None:
+    learner = MAML(nn.Linear(3, 2), 0.1, 2, rule=rule)
+    support = Batch(torch.randn(4, 3), torch.eye(2)[[0, 1, 0, 1]])
+    torch.testing.assert_close(pickle.loads(pickle.dumps(learner)).adapt(support), learner.adapt(support))

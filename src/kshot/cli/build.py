@@ -14,6 +14,7 @@ from kshot.checkpoint import load_learner
 from kshot.cli.build_gradient import build_maml, build_proto_maml, build_reptile
 from kshot.cli.build_memory import build_in_context, build_recurrent, build_snail
 from kshot.cli.learner_options import (
+    DATA,
     Distance,
     InContextOptions,
     LearnerOptions,
@@ -92,8 +93,7 @@ def _load(data: str, protocol: ProtocolName, resize: Resize) -> Splits:
         case name if Path(name).is_dir():
             return _folder_splits(Path(name))
         case name:
-            known = "glyphs, omniglot, miniimagenet, sinusoid"
-            raise ValueError(f"--data must be one of {known}, or a folder of class folders; found {name!r}.")
+            raise ValueError(f"--data must be one of {', '.join(DATA)}, or a folder of class folders; found {name!r}.")
 
 
 def _folder_splits(folder: Path) -> Splits:

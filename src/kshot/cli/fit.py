@@ -137,4 +137,8 @@ def _asked(model: FewShotClassifier, examples: tuple[str, ...], label: str) -> t
 
 
 def _text(example: str) -> str:
-    return Path(example).read_text(encoding="utf-8").strip() if os.path.isfile(example) else example  # noqa: PTH113, any text
+    if os.path.isfile(example):  # noqa: PTH113, any text
+        return Path(example).read_text(encoding="utf-8").strip()
+    if example.lower().endswith(".txt") and not any(letter.isspace() for letter in example):
+        raise ValueError(f"there is no file {example}.")
+    return example

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 __all__ = [
+    "DATA",
     "Distance",
     "InContextOptions",
     "LearnerOptions",
@@ -22,6 +23,8 @@ __all__ = [
     "SNAILOptions",
     "SiameseOptions",
 ]
+
+DATA = ("glyphs", "omniglot", "miniimagenet", "sinusoid")  # by name; any other data are a folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import torch
 from kshot import __version__
 from kshot.checkpoint import write_atomically
 from kshot.cli.learner_options import (
+    DATA,
     InContextOptions,
     LearnerOptions,
     MAMLOptions,
@@ -50,6 +51,8 @@ def learner_name(options: LearnerOptions) -> str:
 def save_config(folder: Path, options: LearnerOptions, picture: Sequence[int] | None) -> None:
     """Write down the options of a run, and the shape of its pictures, whose data need not be there when it is used."""
     told = {name: value for name, value in asdict(options).items() if name != "out"}  # the folder may be moved
+    if options.data not in DATA:
+        told["data"] = str(Path(options.data).absolute())  # and be used from elsewhere
     content = {"learner": learner_name(options), "options": told, "picture": picture, "versions": versions()}
     write_atomically(folder / "config.json", json.dumps(content, indent=2).encode())
 

@@ -6,6 +6,7 @@ the meta-gradient passes through it too.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -41,11 +42,7 @@ def sgd() -> UpdateRule:
     >>> sgd().update(one, one, {}, {"w": torch.tensor(0.1)})
     ({'w': tensor([0.9000])}, {})
     """
-
-    def update(gradients: Weights, weights: Weights, slots: Slots, sizes: Sizes) -> tuple[Weights, Slots]:
-        return {name: weight - sizes[name] * gradients[name] for name, weight in weights.items()}, slots
-
-    return UpdateRule(lambda _: {}, update, linear=True)
+    return UpdateRule(_nothing, _descended, linear=True)
 
 
 def momentum(decay: float = 0.9) -> UpdateRule:
@@ -53,12 +50,7 @@ def momentum(decay: float = 0.9) -> UpdateRule:
 
     Boris Polyak 1964, "Some methods of speeding up the convergence of iteration methods".
     """
-
-    def update(gradients: Weights, weights: Weights, slots: Slots, sizes: Sizes) -> tuple[Weights, Slots]:
-        ball = {name: decay * slots["momentum"][name] + gradient for name, gradient in gradients.items()}
-        return {name: weight - sizes[name] * ball[name] for name, weight in weights.items()}, {"momentum": ball}
-
-    return UpdateRule(lambda weights: {"momentum": _zeros(weights)}, update, linear=True)
+    return UpdateRule(_no_momentum, partial(_pushed, decay), linear=True)
 
 
 def adam(betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> UpdateRule:
@@ -72,24 +64,48 @@ def adam(betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Update
 
     Diederik Kingma, Jimmy Ba 2015, "Adam: a method for stochastic optimization".
     """
+    return UpdateRule(_no_averages, partial(_scaled, betas, eps), linear=False)
+
+
+# Functions of the module, so that rules, and learners with them, can be pickled.
+
+
+def _nothing(weights: Weights) -> Slots:
+    del weights
+    return {}
+
+
+def _no_momentum(weights: Weights) -> Slots:
+    return {"momentum": _zeros(weights)}
+
+
+def _no_averages(weights: Weights) -> Slots:
+    ones = {name: weight.new_zeros(()) for name, weight in weights.items()}
+    return {"mean": _zeros(weights), "square": _zeros(weights), "mean_ones": ones, "square_ones": ones}
+
+
+def _descended(gradients: Weights, weights: Weights, slots: Slots, sizes: Sizes) -> tuple[Weights, Slots]:
+    return {name: weight - sizes[name] * gradients[name] for name, weight in weights.items()}, slots
+
+
+def _pushed(decay: float, gradients: Weights, weights: Weights, slots: Slots, sizes: Sizes) -> tuple[Weights, Slots]:
+    ball = {name: decay * slots["momentum"][name] + gradient for name, gradient in gradients.items()}
+    return {name: weight - sizes[name] * ball[name] for name, weight in weights.items()}, {"momentum": ball}
+
+
+def _scaled(
+    betas: tuple[float, float], eps: float, gradients: Weights, weights: Weights, slots: Slots, sizes: Sizes
+) -> tuple[Weights, Slots]:
     decay1, decay2 = betas
-
-    def init(weights: Weights) -> Slots:
-        ones = {name: weight.new_zeros(()) for name, weight in weights.items()}
-        return {"mean": _zeros(weights), "square": _zeros(weights), "mean_ones": ones, "square_ones": ones}
-
-    def update(gradients: Weights, weights: Weights, slots: Slots, sizes: Sizes) -> tuple[Weights, Slots]:
-        mean = {name: decay1 * slots["mean"][name] + (1 - decay1) * g for name, g in gradients.items()}
-        square = {name: decay2 * slots["square"][name] + (1 - decay2) * g.square() for name, g in gradients.items()}
-        mean_ones = {name: decay1 * one + (1 - decay1) for name, one in slots["mean_ones"].items()}
-        square_ones = {name: decay2 * one + (1 - decay2) for name, one in slots["square_ones"].items()}
-        stepped = {}
-        for name, weight in weights.items():
-            root = _square_root(square[name] / square_ones[name])
-            stepped[name] = weight - sizes[name] * mean[name] / mean_ones[name] / (root + eps)
-        return stepped, {"mean": mean, "square": square, "mean_ones": mean_ones, "square_ones": square_ones}
-
-    return UpdateRule(init, update, linear=False)
+    mean = {name: decay1 * slots["mean"][name] + (1 - decay1) * g for name, g in gradients.items()}
+    square = {name: decay2 * slots["square"][name] + (1 - decay2) * g.square() for name, g in gradients.items()}
+    mean_ones = {name: decay1 * one + (1 - decay1) for name, one in slots["mean_ones"].items()}
+    square_ones = {name: decay2 * one + (1 - decay2) for name, one in slots["square_ones"].items()}
+    stepped = {}
+    for name, weight in weights.items():
+        root = _square_root(square[name] / square_ones[name])
+        stepped[name] = weight - sizes[name] * mean[name] / mean_ones[name] / (root + eps)
+    return stepped, {"mean": mean, "square": square, "mean_ones": mean_ones, "square_ones": square_ones}
 
 
 def _zeros(weights: Weights) -> Weights:
