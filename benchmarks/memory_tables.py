@@ -34,7 +34,7 @@ def sequence_speed() -> str:
             row["learner"],
             f"{row['loop']:.0f} ms",
             f"{row['value']:.0f} ms ({row['loop'] / row['value']:.1f}x), {row['bytes'] / 1e6:,.0f} MB",
-            f"{row['compiled']:.0f} ms ({row['loop'] / row['compiled']:.1f}x), {row['bytes_compiled'] / 1e6:,.0f} MB",
+            f"{row['compiled']:.0f} ms ({row['loop'] / row['compiled']:.1f}x)",
             f"{row['compile_seconds']:.0f} s",
         )
         for row in latest("sequence_speed", "learner")

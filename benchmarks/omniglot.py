@@ -125,6 +125,7 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
     if isinstance(told, MAMLOptions):
         words["weights start as in the paper's code"] = told.start == "finn"
         words["norms do not adapt"] = told.adapts == "no_norm"
+        words["no damping"] = told.differentiate == "implicit" and told.damping == 0
         words[f"{told.filters} filters, {told.net}"] = bool(_changed(told, "filters", "net") - {"connected"})
         words[f"{told.train_queries} training queries a class"] = bool(_changed(told, "train_queries"))
     if isinstance(told, MAMLOptions | ReptileOptions):

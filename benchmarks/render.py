@@ -34,7 +34,7 @@ def few_shot(*keys: str, of: str = "", table: str = "omniglot") -> str:
     """Return ours beside the published accuracy, and how long training took; the last recipe of each learner, or more."""
     rows = [
         (
-            row["learner"][0].upper() + row["learner"][1:],
+            row["learner"] if row["learner"] == "iMAML" else row["learner"][0].upper() + row["learner"][1:],
             f"{row['ways']}-way {row['shots']}-shot",
             row["variant"],
             percent(row),
