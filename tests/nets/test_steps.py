@@ -1,7 +1,9 @@
-"""Sequences read by compiled steps: the numbers of the plain loop, from one program for all lengths."""
+"""Sequences read by compiled steps: the numbers of the plain loop, from one program for all lengths.
+
+The compiler itself runs in the tests of recurrent learners.
+"""
 
 import logging
-import shutil
 from typing import Any
 
 import pytest
@@ -219,16 +221,6 @@ def test_tasks_with_weights_of_their_own_run_in_the_loop() -> None:
     right = vmap(read)(weights, inputs)
     with Steps().active():
         torch.testing.assert_close(vmap(read)(weights, inputs), right)
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
-def test_compiled_for_real() -> None:
-    cell, inputs, steps = CELLS["NTM"](), torch.randn(2, 6, 3), Steps()
-    for found, right in zip(
-        result_and_gradients(cell, inputs, steps), result_and_gradients(cell, inputs, None), strict=True
-    ):
-        torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-6)
-    assert None not in steps._programs.values()
 
 
 def test_a_compiled_meta_gradient_of_one_cell_is_compiled_by_the_step(uncompiled: list[Any]) -> None:

@@ -74,7 +74,7 @@ def read_folder(path: Path, size: int, mode: Literal["RGB", "L"], skip_unreadabl
     if unreadable and not skip_unreadable:
         raise ValueError(
             f"{len(unreadable)} files under {path} are not whole pictures: {', '.join([*unreadable][:5])}; the first: "
-            f"{next(iter(unreadable.values()))} Remove them, or pass skip_unreadable=True to leave them out."
+            f"{next(iter(unreadable.values()))} Remove them, or, in Python, leave them out by skip_unreadable=True."
         )
     if lost := sorted({Path(name).parts[0] for name in unreadable} - set(labels)):
         raise ValueError(f"no picture of {', '.join(lost)} under {path} can be read. Leave these classes out by hand.")
