@@ -155,7 +155,7 @@ class _Sequence(torch.autograd.Function):
         if any(dim is not None for dim in in_dims[3 + own :]):
             raise _NotCompiledError
         batched = [
-            (tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).contiguous()
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
             for tensor, dim in zip(tensors[:own], in_dims[3:], strict=False)
         ]
         results: tuple[Tensor, ...] = _Sequence.apply(steps, cell, spec, *batched, *tensors[own:])  # type: ignore[no-untyped-call]
@@ -169,6 +169,7 @@ class _Sequence(torch.autograd.Function):
             )
         inputs, *tensors = _detached(ctx.saved_tensors)
         weights, states = tensors[: ctx.weights], tensors[ctx.weights :]
+        states[: ctx.leaves] = [_copied(leaf) for leaf in states[: ctx.leaves]]  # as in forward: they come from outside
         to_state, to_weights = [_copied(one) for one in above[: ctx.leaves]], [torch.zeros_like(one) for one in weights]
         to_inputs = []
         for i, (x, to_output) in reversed(list(enumerate(zip(_by_step(inputs), _by_step(to_outputs), strict=True)))):
