@@ -116,6 +116,8 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         "distorted": told.distort,
         "mirrored": told.mirror,
     }
+    if told.encoder_from is not None:
+        words[f"after the encoder of {learner_name(load_config(Path(told.encoder_from)))}"] = True
     if isinstance(told, ReptileOptions):
         words[f"{told.inner_rule} inside"] = told.inner_rule != "adam"
     if isinstance(told, MatchingOptions):
@@ -156,6 +158,14 @@ def curve(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["val_accuracy"]) for line in lines if "val_accuracy" in line]
 
 
+def encoder_seconds(told: LearnerOptions) -> float:
+    """Return how long the run was trained whose encoder a run began with."""
+    if told.encoder_from is None:
+        return 0.0
+    seconds: float = load_checkpoint(Path(told.encoder_from) / "last.safetensors")["position"]["seconds"]
+    return seconds
+
+
 def judge(run: Path, told: LearnerOptions, published: dict[int, float | None], count: int) -> list[dict[str, Any]]:
     """Judge a run on test tasks, ``published`` by ways, and return its rows."""
     learner = load_best(run, told)
@@ -177,7 +187,7 @@ def judge(run: Path, told: LearnerOptions, published: dict[int, float | None], c
                 published=figure,
                 unconfirmed=name in UNCONFIRMED,
                 seed=told.seed,
-                seconds=round(position["seconds"]),
+                seconds=round(position["seconds"] + encoder_seconds(told)),
                 steps=position["step"],
                 variant=variant(told, learner),
                 selected="last weights"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kshot.checkpoint import load_checkpoint, save_checkpoint
@@ -387,6 +388,36 @@ def test_a_longer_resume_has_the_schedule_of_the_longer_run(
     message = refused(kshot("resume", runs[0], "--minutes", 1))
     assert ("--cosine needs --steps" if "--cosine" in schedule else "say --steps too") in message
     assert json.loads((runs[0] / "config.json").read_text())["options"]["steps"] == 4
+
+
+def test_a_run_begins_with_the_encoder_of_another(
+    trained: tuple[Path, Ran], kshot: Kshot, pictures: Path, tmp_path: Path
+) -> None:
+    other, run = shutil.copytree(trained[0], tmp_path / "other"), tmp_path / "run"
+    told = ("train", "snail", "--data", pictures, "--encoder-from", other, "--out", run, *SMALL)
+    ran = kshot(*told, "--lr", 1e-9, "--steps", 1)
+    assert ran.code == 0, ran.err
+    began, ended = (load_checkpoint(folder / "best.safetensors")["learner"] for folder in (other, run))
+    torch.testing.assert_close(ended["encoder.0.blocks.0.0.weight"], began["encoder.blocks.0.0.weight"])
+    shutil.rmtree(other)  # once begun, a run needs no other
+    assert kshot("resume", run, "--steps", 2).code == 0
+    assert kshot("eval", run, "--tasks", 2).code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("snail", "--data", "glyphs"), "same training classes"),
+        (("snail", "--filters", 5), "of the same layers"),
+        (("recurrent", "--flat"), "this learner has 0"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_leaves_nothing_behind(
+    options: tuple[Any, ...], message: str, trained: tuple[Path, Ran], kshot: Kshot, pictures: Path, tmp_path: Path
+) -> None:
+    told = ("--data", pictures, *SMALL, "--encoder-from", trained[0], "--steps", 1, "--out", tmp_path / "run")
+    assert message in refused(kshot("train", options[0], *told, *options[1:]))
+    assert not (tmp_path / "run").exists()
 
 
 def test_reptile_trains_on_more_examples_than_it_is_judged_with(kshot: Kshot, pictures: Path, tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ class LearnerOptions:
     """Validations without improvement before the run ends."""
     seed: int = 0
     """Of the weights and of the training tasks."""
+    encoder_from: str | None = None
+    """Begin with the convolutional net of this run, which was trained on the same classes."""
     out: Path | None = None
     """Folder of the run; runs/LEARNER-DATA by default."""
 

@@ -26,7 +26,7 @@ from kshot.cli.learner_options import (
     SNAILOptions,
 )
 
-__all__ = ["learner_name", "load_config", "picture_shape", "save_config", "versions"]
+__all__ = ["data_name", "learner_name", "load_config", "picture_shape", "save_config", "versions"]
 
 _LEARNERS: dict[str, type[LearnerOptions]] = {
     "prototypical": PrototypicalOptions,
@@ -51,10 +51,16 @@ def learner_name(options: LearnerOptions) -> str:
 def save_config(folder: Path, options: LearnerOptions, picture: Sequence[int] | None) -> None:
     """Write down the options of a run, and the shape of its pictures, whose data need not be there when it is used."""
     told = {name: value for name, value in asdict(options).items() if name != "out"}  # the folder may be moved
-    if options.data not in DATA:
-        told["data"] = str(Path(options.data).absolute())  # and be used from elsewhere
+    told["data"] = data_name(options)
+    if options.encoder_from is not None:
+        told["encoder_from"] = str(Path(options.encoder_from).absolute())
     content = {"learner": learner_name(options), "options": told, "picture": picture, "versions": versions()}
     write_atomically(folder / "config.json", json.dumps(content, indent=2).encode())
+
+
+def data_name(options: LearnerOptions) -> str:
+    """Return the name of a run's data, or their folder by a path that holds from everywhere."""
+    return options.data if options.data in DATA else str(Path(options.data).absolute())
 
 
 def versions() -> dict[str, str]:

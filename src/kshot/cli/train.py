@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from kshot.allocator import keep_freed_memory
 from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, picture_of, training_tasks
+from kshot.cli.encoder_from import copy_encoder
 from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MemoryOptions, MetricOptions, ReptileOptions
 from kshot.cli.options import Resume
 from kshot.cli.results import can_report
@@ -29,6 +30,8 @@ def start(options: LearnerOptions) -> None:
     if options.minutes is None and options.steps is None:
         options = replace(options, minutes=3.0)
     prepared = _prepare(options)  # before the folder is made: a mistake in the options leaves nothing behind
+    if options.encoder_from is not None:
+        copy_encoder(prepared.learner, options, Path(options.encoder_from))
     RunFolder(folder)
     save_config(folder, options, picture_of(options))
     _run(folder, options, prepared, resuming=False)

@@ -1,0 +1,43 @@
+"""``--encoder-from``: begin with what another run has learned to see."""
+
+from pathlib import Path
+
+from torch import nn
+
+from kshot.cli.build import load_best
+from kshot.cli.learner_options import LearnerOptions
+from kshot.cli.run_config import data_name, load_config, picture_shape
+from kshot.nets.conv import Conv4
+
+__all__ = ["copy_encoder"]
+
+
+def copy_encoder(learner: nn.Module, options: LearnerOptions, run: Path) -> None:
+    """Copy the trained convolutional net of a run into a learner.
+
+    Raises:
+        ValueError: the run saw classes that are not for training here, or the nets differ.
+    """
+    told = load_config(run)
+    same = (told.data, told.protocol) == (data_name(options), options.protocol)
+    if not same or (told.with_val and not options.with_val):
+        # Its training classes could be validation or test classes here.
+        raise ValueError(
+            f"--encoder-from needs a run on the same training classes; {run} has --data {told.data} --protocol "
+            f"{told.protocol}{' --with-val' * told.with_val}."
+        )
+    source = _net(load_best(run, told, picture=picture_shape(run)), f"the learner of {run}")
+    target = _net(learner, "this learner")
+    shapes, found = ({name: w.shape for name, w in net.state_dict().items()} for net in (target, source))
+    if shapes != found:
+        raise ValueError(
+            f"--encoder-from needs a net of the same layers; that of {run} has other filters, channels or normalisation."
+        )
+    target.load_state_dict(source.state_dict())
+
+
+def _net(learner: nn.Module, whose: str) -> Conv4:
+    nets = [module for module in learner.modules() if isinstance(module, Conv4)]
+    if len(nets) != 1:
+        raise ValueError(f"--encoder-from copies a convolutional net, and {whose} has {len(nets)}.")
+    return nets[0]
