@@ -48,3 +48,18 @@ def test_a_step_size_that_is_close_enough_is_the_last() -> None:
     found, evaluations = error(2.2 * p, 1e-6)
     assert found > 0.08
     assert evaluations > 1 + 2 * 2
+
+
+def test_beyond_an_error_nothing_more_is_tried() -> None:
+    p, calls = torch.ones(3, dtype=torch.float64), []
+
+    def loss() -> Tensor:
+        calls.append(1)
+        return (p**2).sum()
+
+    wrong, right = {"first": 3 * p, "second": 3 * p}, {"first": 2 * p, "second": 2 * p}
+    parameters = {"first": p, "second": p}
+    assert finite_difference_error(loss, parameters, wrong, until=1e-3) == (pytest.approx(1 / 3, rel=1e-3), "first")
+    assert len(calls) == 1 + 6  # the loss itself, and one direction at three step sizes
+    assert finite_difference_error(loss, parameters, right, 1e-4, until=1e-3)[0] < 1e-4
+    assert len(calls) == 7 + 1 + 4 * 2

@@ -19,6 +19,7 @@ def finite_difference_error(
     parameters: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
     enough: float = 0.0,
+    until: float = math.inf,
 ) -> tuple[float, str]:
     r"""Compare gradients with central differences :math:`(L(p + hd) - L(p - hd)) / 2h`, along themselves and at random.
 
@@ -27,6 +28,7 @@ def finite_difference_error(
         parameters: changed in place, and left as they were up to rounding.
         gradients: of some or all of the parameters, by name.
         enough: a relative error below which no further step size is tried along a direction.
+        until: a relative error beyond which no further direction is tried.
 
     Returns:
         The largest relative error, and the name of its parameter. It is infinite where the loss, the gradient or the slope
@@ -55,6 +57,8 @@ def finite_difference_error(
             yardstick = share * max(gradient.norm().item(), least, 1e-12)
             error = _slope_error(loss, parameters[name], unit, expected, enough * yardstick)
             worst = max(worst, (error / yardstick, name))
+            if worst[0] > until:
+                return worst
     return worst
 
 
