@@ -98,6 +98,8 @@ def name_of(told: LearnerOptions) -> str:
             return PAPERS[paper]
         case MAMLOptions():
             raise ValueError("name the paper of this variant of MAML by --preset, so that its row has a name.")
+        case ReptileOptions(tail=True):
+            return "first-order MAML"
         case ReptileOptions():
             return "Reptile, transductive" if told.transductive else "Reptile"
         case RidgeOptions():

@@ -136,19 +136,22 @@ def in_context(name: str) -> bool:
 
 
 def towards_the_end(learner: Learner, tasks: Episode) -> dict[str, Tensor]:
-    """Return the mean over tasks of the start less the end of training, a weight after another, as Reptile states."""
+    """Return the mean over tasks of the start less the end of training, or of its last step, as Reptile states."""
     assert isinstance(learner, Reptile)
     start = dict(learner.named_parameters())
     total = {name: torch.zeros_like(value) for name, value in start.items()}
     for task in unstack(tasks):
         trained = copy.deepcopy(learner)
+        before = start
         for _ in range(learner.steps):
+            if learner.tail:
+                before = {name: value.detach().clone() for name, value in trained.named_parameters()}
             outputs = trained.learner.model(torch.cat([task.support.x, task.query.x]))
             loss = learner.loss(outputs, torch.cat([task.support.y, task.query.y]))
             with torch.no_grad():
                 plain_step(trained, torch.autograd.grad(loss, list(trained.learner.model.parameters())))
         for name, value in trained.named_parameters():
-            total[name] += (start[name] - value).detach() / len(tasks.support.y)
+            total[name] += (before[name] - value).detach() / len(tasks.support.y)
     return total
 
 
@@ -273,6 +276,11 @@ LEARNERS: dict[str, Callable[[], Row]] = {
     ),
     "proto-maml, batch statistics": lambda: (ProtoMAML(Conv4(1, 4, norm=BatchStatisticsNorm), 0.1), pictures(), None),
     "reptile": lambda: (Reptile(MAML(conv(group_norm), 0.1, 3, "first_order"), 2), pictures(), towards_the_end),
+    "reptile, tail": lambda: (
+        Reptile(MAML(MLP(6, 8, 3), 0.1, 3, "first_order"), 2, tail=True),
+        rows(),
+        towards_the_end,
+    ),
     "reptile, batch statistics": lambda: (
         Reptile(MAML(conv(BatchStatisticsNorm), 0.1, 3, "first_order"), 2),
         pictures(),

@@ -63,6 +63,24 @@ def test_it_learns_to_learn_faster_than_its_start() -> None:
     assert query_loss() < before / 3
 
 
+def test_the_tail_is_first_order_maml_on_a_batch_of_its_own() -> None:
+    learner = Reptile(MAML(nn.Linear(4, 2), 0.1, 3, "first_order"), steps=3, batch_size=4, tail=True).double()
+    (task,) = [Episode(*(Batch(*(part[0] for part in batch)) for batch in tasks()))]
+    torch.manual_seed(1)
+    batches = list(learner._batches(Batch(*(torch.cat(parts) for parts in zip(*task, strict=True)))))
+    model = copy.deepcopy(learner.learner.model)
+    for batch in batches:
+        loss = learner.loss(model(batch.x), batch.y)
+        last = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for weight, gradient in zip(model.parameters(), last, strict=True):
+                weight -= 0.1 * gradient
+    torch.manual_seed(1)
+    learner.task_loss(task).backward()
+    for weight, gradient in zip(learner.learner.model.parameters(), last, strict=True):
+        torch.testing.assert_close(weight.grad, 0.1 * gradient)
+
+
 def test_a_frozen_encoder_is_taken() -> None:
     Reptile(MAML(nn.Linear(4, 2), 0.1, encoder=nn.Linear(4, 4).requires_grad_(False)), steps=1)
 

@@ -64,7 +64,7 @@ def build_reptile(options: ReptileOptions, picture: torch.Size, inner_steps: int
     steps = options.test_steps if inner_steps is None else inner_steps
     rule = adam((0.0, 0.999)) if options.inner_rule == "adam" else sgd()
     learner = MAML(model, options.inner_lr, steps, "first_order", rule=rule)
-    return Reptile(learner, options.inner_steps, options.batch_size)
+    return Reptile(learner, options.inner_steps, options.batch_size, tail=options.tail)
 
 
 def _waves(options: MAMLOptions) -> tuple[nn.Module, nn.Module]:

@@ -205,6 +205,8 @@ class ReptileOptions(LearnerOptions):
     """Normalise queries by the queries at hand, instead of by the support set."""
     train_shots: int = 10
     """Examples of each class in a training task."""
+    tail: bool = False
+    """Move the start by the last inner step alone: first-order MAML as in that paper."""
     inner_rule: Literal["adam", "sgd"] = "adam"
     """How the inner loop steps; moments of Adam are carried from task to task."""
     inner_lr: float = 1e-3

@@ -36,12 +36,16 @@ class Reptile(Learner):
     training ends, and test tasks begin with it too. The paper's code hands it on whole from one task to the next. Another
     outer optimizer than SGD would spoil it, and is not what ``train`` takes by default here.
 
+    With ``tail`` it is first-order MAML as in that paper: the start moves as the last step alone moved, whose batch no
+    earlier step saw where a task has ``steps * batch_size`` examples.
+
     Alex Nichol, Joshua Achiam, John Schulman 2018, "On first-order meta-learning algorithms".
 
     Args:
         learner: whose start is moved; its rule and step size serve in training too, its own steps at test time only.
         steps: inner steps on a training task.
         batch_size: of the examples of a training task that one of these steps sees, all in turn; by default all at once.
+        tail: take the last step for the way, instead of all.
 
     Raises:
         ValueError: steps or the batch size are below 1, or the learner has parameters that its inner loop does not adapt,
@@ -56,7 +60,7 @@ class Reptile(Learner):
     fixed_ways = True
     exact_gradient = False
 
-    def __init__(self, learner: MAML, steps: int, batch_size: int | None = None) -> None:
+    def __init__(self, learner: MAML, steps: int, batch_size: int | None = None, *, tail: bool = False) -> None:
         super().__init__(learner.loss)
         if steps < 1 or (batch_size is not None and batch_size < 1):
             raise ValueError(f"Reptile expects steps and batch_size of at least 1; found {steps} and {batch_size}.")
@@ -68,6 +72,7 @@ class Reptile(Learner):
                 "them, freeze them by requires_grad_(False), or meta-train by MAML."
             )
         self.learner, self.steps, self.batch_size = copy(learner), steps, batch_size  # with the same weights
+        self.tail = tail
         self.transductive, self.uses_unlabelled = learner.transductive, learner.uses_unlabelled
         kept = learner.rule.init(learner.split_weights()[0])
         self.carried = nn.ModuleDict(
@@ -93,7 +98,7 @@ class Reptile(Learner):
         return self.learner.predict(state, x)
 
     def task_loss(self, task: Episode) -> Tensor:
-        """Return half the squared way to the end of training on all examples, of weights and of what the rule keeps."""
+        """Return half the squared way to where training on all examples leads, of weights and of what the rule keeps."""
         start, _ = self.learner.split_weights()
         slots = self.learner.rule.init(start)
         with torch.no_grad():
@@ -103,9 +108,13 @@ class Reptile(Learner):
 
     def _trained(self, weights: Weights, slots: Slots, examples: Batch) -> tuple[Weights, Slots]:
         loss = plainly(self.learner.objective)
+        start = before = weights
         for step, batch in enumerate(self._batches(examples)):
+            before = weights
             gradients = grad(loss)(weights, ({}, batch))
             weights, slots = self.learner.rule.update(gradients, weights, slots, self.learner.step_sizes(weights, step))
+        if self.tail:
+            weights = {name: start[name] + (end - before[name]) for name, end in weights.items()}
         return weights, slots
 
     def _carried(self, weights: Weights) -> Slots:
