@@ -160,6 +160,14 @@ def curve(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["val_accuracy"]) for line in lines if "val_accuracy" in line]
 
 
+def training(run: Path) -> dict[str, Any]:
+    """Return what a run was told, and in place of the run whose encoder it began with, what that was told."""
+    told: dict[str, Any] = json.loads((run / "config.json").read_text())["options"]
+    if told.get("encoder_from") is not None:
+        told["encoder_from"] = training(Path(told["encoder_from"]))
+    return told
+
+
 def encoder_seconds(told: LearnerOptions) -> float:
     """Return how long the run was trained whose encoder a run began with."""
     if told.encoder_from is None:
@@ -196,7 +204,7 @@ def judge(run: Path, told: LearnerOptions, published: dict[int, float | None], c
                 if told.with_val
                 else f"best on {told.val_tasks} {told.ways}-way validation tasks",
                 curve=curve(run),
-                training=json.loads((run / "config.json").read_text())["options"],
+                training=training(run),
             )
         )
     return rows
