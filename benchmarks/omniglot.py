@@ -169,17 +169,19 @@ def training(run: Path) -> dict[str, Any]:
 
 
 def encoder_seconds(told: LearnerOptions) -> float:
-    """Return how long the run was trained whose encoder a run began with."""
+    """Return how long the run was trained whose encoder a run began with, and the one before it, where there is one."""
     if told.encoder_from is None:
         return 0.0
-    seconds: float = load_checkpoint(Path(told.encoder_from) / "last.safetensors")["position"]["seconds"]
-    return seconds
+    run = Path(told.encoder_from)
+    seconds: float = load_checkpoint(run / "last.safetensors")["position"]["seconds"]
+    return seconds + encoder_seconds(load_config(run))
 
 
 def judge(run: Path, told: LearnerOptions, published: dict[int, float | None], count: int) -> list[dict[str, Any]]:
     """Judge a run on test tasks, ``published`` by ways, and return its rows."""
     learner = load_best(run, told)
     position = load_checkpoint(run / "last.safetensors")["position"]
+    seconds = round(position["seconds"] + encoder_seconds(told))
     name, shots = name_of(told), told.shots or 1
     queries = told.queries if learner.fixed_ways else 15  # what papers that take gradient steps judge by
     rows = []
@@ -197,7 +199,7 @@ def judge(run: Path, told: LearnerOptions, published: dict[int, float | None], c
                 published=figure,
                 unconfirmed=name in UNCONFIRMED,
                 seed=told.seed,
-                seconds=round(position["seconds"] + encoder_seconds(told)),
+                seconds=seconds,
                 steps=position["step"],
                 variant=variant(told, learner),
                 selected="last weights"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from kshot.batching import unstack
 from kshot.core import Batch, Episode, one_hot
 from kshot.learners.gradient import MAML, Reptile
 from kshot.learners.gradient.update_rules import adam
@@ -65,7 +66,7 @@ def test_it_learns_to_learn_faster_than_its_start() -> None:
 
 def test_the_tail_is_first_order_maml_on_a_batch_of_its_own() -> None:
     learner = Reptile(MAML(nn.Linear(4, 2), 0.1, 3, "first_order"), steps=3, batch_size=4, tail=True).double()
-    (task,) = [Episode(*(Batch(*(part[0] for part in batch)) for batch in tasks()))]
+    task = unstack(tasks())[0]
     torch.manual_seed(1)
     batches = list(learner._batches(Batch(*(torch.cat(parts) for parts in zip(*task, strict=True)))))
     model = copy.deepcopy(learner.learner.model)

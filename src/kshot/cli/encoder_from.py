@@ -28,12 +28,12 @@ def copy_encoder(learner: nn.Module, options: LearnerOptions, run: Path) -> None
         )
     source = _net(load_best(run, told, picture=picture_shape(run)), f"the learner of {run}")
     target = _net(learner, "this learner")
-    shapes, found = ({name: w.shape for name, w in net.state_dict().items()} for net in (target, source))
-    if shapes != found:
+    try:
+        target.load_state_dict(source.state_dict())
+    except RuntimeError as error:
         raise ValueError(
             f"--encoder-from needs a net of the same layers; that of {run} has other filters, channels or normalisation."
-        )
-    target.load_state_dict(source.state_dict())
+        ) from error
 
 
 def _net(learner: nn.Module, whose: str) -> Conv4:
