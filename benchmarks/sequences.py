@@ -134,7 +134,8 @@ def cell_of(task: str, name: str) -> Cell:
         return LSTM(inputs, LAYERS.get(task, 256), 3)
     heads, hidden = HEADS[name].get(task, (1, 100))
     controller = "lstm" if name == "NTM" else "feedforward"
-    return NTMCell(inputs, hidden, reads=heads, writes=heads, controller=controller)
+    start = "learned" if task == "n-grams" else "constant"
+    return NTMCell(inputs, hidden, reads=heads, writes=heads, controller=controller, start=start)
 
 
 def learner_of(task: str, name: str, loss: Loss = bits) -> Transducer:

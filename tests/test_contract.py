@@ -356,6 +356,11 @@ LEARNERS: dict[str, Callable[[], Row]] = {
         Copy((3, 3), bits=2),
         None,
     ),
+    "transducer, NTM, learned start": lambda: (
+        Transducer(NTMCell(3, 6, 5, 4, start="learned"), 2, bits),
+        Copy((3, 3), bits=2),
+        None,
+    ),
     "simple shot": lambda: (Prototypical(nn.Sequential(embed(), CentreAndNormalise(torch.ones(4)))), rows(), None),
     "baseline++": lambda: (MAML(CosineClassifier(4, 3), 0.1, 3, encoder=embed()), rows(), None),
     "anil": lambda: (MAML(nn.Linear(4, 3), 0.4, 2, encoder=Conv4(1, 4)), pictures(), None),

@@ -9,7 +9,7 @@ from torch import Tensor
 from kshot.batching import leaves
 from kshot.core import Batch
 from kshot.learners.memory import NTMCell, Transducer
-from kshot.learners.memory.ntm import NTMState
+from kshot.learners.memory.ntm import NTMState, similarity
 from kshot.losses import bit_errors, bits
 from kshot.nets.cells import LSTM, Cell
 from kshot.tasks.copying import Copy
@@ -210,6 +210,30 @@ def test_it_learns_to_copy_two_vectors() -> None:
 def test_sizes_below_one_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least one input"):
         NTMCell(3, **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"controller": "gru"}, {"start": "random"}])
+def test_an_unknown_controller_or_start_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        NTMCell(3, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_learned_start_is_a_table_that_content_looks_up_at_once() -> None:
+    torch.manual_seed(0)
+    constant, learned = NTMCell(3, hidden=6, slots=7, width=4), NTMCell(3, hidden=6, slots=7, width=4, start="learned")
+    x = inputs(1)[0].float()
+    state = learned.init()
+    assert state.memory.unique(dim=0).shape == (7, 4)
+    output, _ = learned(x, state)
+    output.square().sum().backward()
+    assert learned.first_memory is not None
+    assert learned.first_memory.grad is not None
+    assert (learned.first_memory.grad != 0).all()
+    assert constant.first_memory is None
+    # By content alone: of a constant memory every slot is as near, of a learned one none is as near as another.
+    for cell, different in ((constant, 1), (learned, 7)):
+        key, memory = torch.randn(1, 4, generator=torch.Generator().manual_seed(2)), cell.init().memory
+        assert len(similarity(key, memory).unique()) == different
 
 
 def test_an_lstm_without_features_is_refused() -> None:

@@ -23,6 +23,7 @@ CELLS = {
     "LSTM": lambda: LSTM(3, 4, layers=2),
     "FeedForward": lambda: FeedForward(3, 4),
     "NTM": lambda: NTMCell(3, 4, slots=5, width=2, writes=2),
+    "NTM, learned start": lambda: NTMCell(3, 4, slots=5, width=2, start="learned"),
     "MANN": lambda: MANNCell(3, 4, slots=5, width=2, heads=2),
 }
 

@@ -1,6 +1,7 @@
 """The Neural Turing Machine's cell: a controller that writes to a memory and reads from it, by content and by place."""
 
-from typing import Literal, NamedTuple, final
+import math
+from typing import Literal, NamedTuple, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.nets.cells import LSTM, Cell, FeedForward, State
+from kshot.validation import check_choice
 
 __all__ = ["NTMCell", "NTMState", "similarity"]
+
+Controller: TypeAlias = Literal["lstm", "feedforward"]
+Start: TypeAlias = Literal["constant", "learned"]
 
 
 class NTMState(NamedTuple):
@@ -36,9 +41,11 @@ class NTMCell(Cell):
         w_i &\propto (\textstyle\sum_j s_j\, w^g_{i - j})^\gamma, \quad j \in \{-1, 0, 1\}
 
     Writing heads then erase and add, :math:`M_i \leftarrow M_i \prod (1 - w_i e) + \sum w_i a`, and reading heads read
-    :math:`\sum_i w_i M_i`. Alex Graves, Greg Wayne, Ivo Danihelka 2014, "Neural Turing machines". The memory starts
-    constant, as Mark Collier, Joeran Beel 2018, "Implementing neural Turing machines", found best; where the heads start is
-    learned, from near the first slot: heads that start everywhere would write the same into every slot for ever.
+    :math:`\sum_i w_i M_i`. Alex Graves, Greg Wayne, Ivo Danihelka 2014, "Neural Turing machines". Where the
+    heads start is learned, from near the first slot: heads that start everywhere would write the same into every slot for
+    ever. The memory starts constant, as Mark Collier, Joeran Beel 2018, "Implementing neural Turing machines", found best
+    for copying; where it is to be a table, one that starts with learned slots, all unlike, can be looked up from the first
+    input on.
 
     Args:
         inputs: features of an input.
@@ -48,9 +55,10 @@ class NTMCell(Cell):
         reads: reading heads.
         writes: writing heads.
         controller: what moves the heads: an LSTM, or one layer without a memory of its own.
+        start: of the memory: the same in every slot, or learned.
 
     Raises:
-        ValueError: a size is below one, or there is no such controller.
+        ValueError: a size is below one, or there is no such controller or start.
     """
 
     def __init__(
@@ -61,15 +69,16 @@ class NTMCell(Cell):
         width: int = 20,
         reads: int = 1,
         writes: int = 1,
-        controller: Literal["lstm", "feedforward"] = "lstm",
+        controller: Controller = "lstm",
+        start: Start = "constant",
     ) -> None:
         if min(inputs, hidden, slots, width, reads, writes) < 1:
             raise ValueError(
                 "an NTMCell needs at least one input, hidden feature, slot, number in a slot, reading head and writing "
                 f"head; found {inputs}, {hidden}, {slots}, {width}, {reads} and {writes}."
             )
-        if controller not in ("lstm", "feedforward"):
-            raise ValueError(f"controller must be 'lstm' or 'feedforward'; found {controller!r}.")
+        check_choice("controller", controller, Controller)
+        check_choice("start", start, Start)
         super().__init__(hidden + reads * width)
         self.slots, self.width, self.reads, self.writes = slots, width, reads, writes
         net = LSTM if controller == "lstm" else FeedForward
@@ -77,16 +86,22 @@ class NTMCell(Cell):
         self.addressing = nn.Linear(hidden, (reads + writes) * (width + 6))
         # Sharpness starts near one. A head that starts sharp does not feel where else it might go: trained to copy, nets
         # then stay for thousands of steps where the controller holds what it can in its own state.
-        nn.init.constant_(self.addressing.bias.data.view(reads + writes, -1)[:, -1], -2.0)
+        told = self.addressing.bias.data.view(reads + writes, -1)
+        told[:, -1] = -2.0
+        if start == "learned":
+            # A slot that matches weighs as much as all others together, as in a MANNCell.
+            told[:, width] = math.log(slots)
         self.writing = nn.Linear(hidden, writes * 2 * width)
         first = torch.zeros(reads + writes, slots)
         first[:, 0] = 5.0
         self.first_addresses = nn.Parameter(first)
         self.first_read = nn.Parameter(torch.zeros(reads * width))
+        self.first_memory = nn.Parameter(0.3 * torch.randn(slots, width)) if start == "learned" else None
 
     def init(self) -> NTMState:
         """Return the state before the first input."""
-        memory = self.first_read.new_full((self.slots, self.width), 1e-6)
+        constant = self.first_read.new_full((self.slots, self.width), 1e-6)
+        memory = constant if self.first_memory is None else self.first_memory
         return NTMState(self.controller.init(), memory, self.first_addresses.softmax(-1), self.first_read)
 
     def forward(self, x: Float[Tensor, "*n inputs"], state: NTMState) -> tuple[Float[Tensor, "*n outputs"], NTMState]:
