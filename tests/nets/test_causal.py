@@ -81,6 +81,18 @@ def test_causal_attention_is_softmax_over_the_positions_so_far() -> None:
     torch.testing.assert_close(whole(layer, x), torch.cat([x, torch.stack(rows)], 1), rtol=1e-10, atol=1e-10)
 
 
+def test_before_training_attention_reads_what_is_most_alike() -> None:
+    layer = CausalAttention(8, 8, 8)
+    layer.project.weight.data[16:], layer.project.bias.data[16:] = (
+        torch.eye(8),
+        0.0,
+    )  # values are the positions themselves
+    seen, asked = 20 * torch.eye(8)[:5], 18 * torch.eye(8)[[3, 0]]
+    _, past = layer(seen, layer.init())
+    read = layer.each_next(asked, past)[:, 8:]
+    torch.testing.assert_close(read, seen[[3, 0]], atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("length", "dilations"), [(2, [1]), (3, [1, 2]), (6, [1, 2, 4]), (8, [1, 2, 4]), (21, [1, 2, 4, 8, 16])]
 )

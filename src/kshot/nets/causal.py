@@ -57,7 +57,9 @@ class CausalAttention(CausalLayer):
 
     .. math:: x_t' = \Big[x_t,\; \sum_{s \le t} \mathrm{softmax}_s(q_t \cdot k_s / \sqrt{d})\, v_s\Big]
 
-    Queries, keys and values are affine maps of x. Nikhil Mishra et al. 2018, "A simple neural attentive meta-learner".
+    Queries, keys and values are affine maps of x. Those of queries and keys start as one orthogonal matrix, so that a
+    position first reads those that are like it; from two unlike ones, reading what is alike takes thousands of steps to
+    learn. Nikhil Mishra et al. 2018, "A simple neural attentive meta-learner".
 
     Args:
         features: of a position.
@@ -69,6 +71,9 @@ class CausalAttention(CausalLayer):
         super().__init__(features, values)
         self.sizes = (keys, keys, values)
         self.project = nn.Linear(features, sum(self.sizes))
+        alike = nn.init.orthogonal_(torch.empty(keys, features))
+        self.project.weight.data[: 2 * keys] = alike.repeat(2, 1)
+        nn.init.zeros_(self.project.bias.data[: 2 * keys])
 
     def init(self) -> Seen:
         """Return no keys and no values."""
