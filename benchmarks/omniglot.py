@@ -128,6 +128,7 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         words[f"{steps} step{'s' * (steps != '1')}"] = True
     if isinstance(told, MAMLOptions):
         words["weights start as in the paper's code"] = told.start == "finn"
+        words["last layer at zero"] = told.start == "zero_head"
         words["norms do not adapt"] = told.adapts == "no_norm"
         words["no damping"] = told.differentiate == "implicit" and told.damping == 0
         words[f"{told.filters} filters, {told.net}"] = bool(_changed(told, "filters", "net") - {"connected"})

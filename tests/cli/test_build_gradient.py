@@ -1,10 +1,12 @@
 """What the options of MAML build."""
 
+import pytest
 import torch
 from torch import nn
 
 from kshot.cli.build_gradient import build_maml
 from kshot.cli.learner_options import MAMLOptions
+from kshot.core import Batch, Episode, one_hot
 from kshot.nets.norm import BatchStatisticsNorm
 
 PICTURE = torch.Size([1, 28, 28])
@@ -22,6 +24,30 @@ def test_weights_start_as_in_the_code_of_finn_et_al() -> None:
         assert 0.008 < layer.weight.std() < 0.0095  # cut off at two deviations
         assert layer.weight.abs().max() <= 0.02
         assert not layer.bias.any()
+
+
+def test_a_head_at_zero_stays_there_and_tells_classes_apart_by_the_support_set_alone() -> None:
+    torch.manual_seed(0)
+    learner = build_maml(MAMLOptions(start="zero_head", adapts="head", inner_steps=2, ways=3), PICTURE, None)
+    head = learner.model
+    assert isinstance(head, nn.Linear)
+    x, y = torch.rand(3, *PICTURE), one_hot([0, 1, 2], 3)
+    tasks = Episode(Batch(x[None], y[None]), Batch(x[None], y[None]))
+    optimizer = torch.optim.Adam(learner.parameters())
+    learner.meta_loss(tasks).backward()
+    optimizer.step()
+    assert head.weight.grad is None
+    assert not head.weight.any()
+    assert not head.bias.any()
+    embedded, renamed = learner.eval().encode(x), one_hot([1, 2, 0], 3)
+    first, second = (learner.predict(learner.adapt(Batch(embedded, labels)), embedded) for labels in (y, renamed))
+    assert first.std() > 0
+    torch.testing.assert_close(second, first @ renamed)
+
+
+def test_a_head_at_zero_must_adapt() -> None:
+    with pytest.raises(ValueError, match="leave --start zero_head out"):
+        build_maml(MAMLOptions(start="zero_head", adapts="body"), PICTURE, None)
 
 
 def test_norms_can_be_left_to_the_outer_loop() -> None:

@@ -331,7 +331,7 @@ def test_every_learner_of_sequences_trains_and_is_judged(
     "told",
     [
         ("maml", "--net", "connected"),
-        ("maml", "--adapts", "head"),
+        ("maml", "--adapts", "head", "--start", "zero_head"),
         ("maml", "--adapts", "no_norm", "--start", "finn"),
         ("maml", "--adapts", "body", "--learn-lr", "per_parameter"),
         ("maml", "--adapts", "context", "--net", "pooled"),

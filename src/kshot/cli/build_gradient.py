@@ -29,9 +29,14 @@ def build_maml(options: MAMLOptions, picture: torch.Size | None, inner_steps: in
         )
     if options.adapts == "context" and options.net == "connected":
         raise ValueError("--adapts context steers convolutions, or sine waves; leave --net connected out.")
+    if options.adapts in ("body", "context") and options.start == "zero_head":
+        raise ValueError(f"--adapts {options.adapts} leaves the last layer as it is; leave --start zero_head out.")
     body, head = _waves(options) if picture is None else _pictures(options, picture)
     if options.start == "finn":
         _start_as_finn(body, head)
+    elif options.start == "zero_head":
+        for parameter in head.parameters():  # which the outer loop leaves there
+            nn.init.zeros_(parameter).requires_grad_(False)
     alone = options.adapts == "head"
     return MAML(
         head if alone else nn.Sequential(body, head),

@@ -172,9 +172,10 @@ class MAMLOptions(LearnerOptions):
     adapts: Literal["all", "no_norm", "head", "body", "context"] = "all"
     """What the inner loop adapts: all weights, all but scale and shift of the normalisation, the last layer (the body then
     runs once), all but it, or 5 (pictures: 100) numbers that steer the net."""
-    start: Literal["torch", "finn"] = "torch"
+    start: Literal["torch", "finn", "zero_head"] = "torch"
     """Random weights as torch has them, or as the code of Finn et al.: Xavier's in convolutions and N(0, 1) in the last
-    layer; N(0, 0.01) in all layers of the fully connected net."""
+    layer; N(0, 0.01) in all layers of the fully connected net. With zero_head every task finds the last layer at zero, so
+    that its classes begin alike (Kao et al. 2022)."""
     learn_lr: Literal["per_parameter", "per_layer_per_step"] | None = None
     """Meta-learn the inner step sizes."""
     per_step_norm: bool = False
