@@ -18,8 +18,9 @@ LEARNERS = (("MAML++", 1), ("ANIL", 1), ("MAML", 1), ("MAML", 5))  # by shots
 
 
 def main() -> None:
-    """Draw the last run of each learner against the tasks that it had learned from."""
-    rows = {(row["learner"], row["shots"]): row for row in read_rows("omniglot") if row["ways"] == 20}
+    """Draw the last run of each learner that began with random weights against the tasks that it had learned from."""
+    begun = (row for row in read_rows("omniglot") if row["ways"] == 20 and not row["training"].get("encoder_from"))
+    rows = {(row["learner"], row["shots"]): row for row in begun}
 
     def draw(axes: Axes, palette: Palette) -> None:
         looks = ((palette.main, "-"), (palette.muted, "-"), (palette.other, "-"), (palette.other, "--"))
