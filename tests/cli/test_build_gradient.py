@@ -45,9 +45,12 @@ def test_a_head_at_zero_stays_there_and_tells_classes_apart_by_the_support_set_a
     torch.testing.assert_close(second, first @ renamed)
 
 
-def test_a_head_at_zero_must_adapt() -> None:
+def test_a_head_at_zero_must_adapt_and_leave_steps_to_the_body() -> None:
     with pytest.raises(ValueError, match="leave --start zero_head out"):
         build_maml(MAMLOptions(start="zero_head", adapts="body"), PICTURE, None)
+    with pytest.raises(ValueError, match="more --inner-steps"):
+        build_maml(MAMLOptions(start="zero_head"), PICTURE, None)
+    build_maml(MAMLOptions(start="zero_head", inner_steps=2), PICTURE, None)
 
 
 def test_norms_can_be_left_to_the_outer_loop() -> None:

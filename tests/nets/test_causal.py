@@ -83,10 +83,10 @@ def test_causal_attention_is_softmax_over_the_positions_so_far() -> None:
 
 def test_before_training_attention_reads_what_is_most_alike() -> None:
     layer = CausalAttention(8, 8, 8)
-    layer.project.weight.data[16:], layer.project.bias.data[16:] = (
-        torch.eye(8),
-        0.0,
-    )  # values are the positions themselves
+    torch.testing.assert_close(layer.project.weight[:8], layer.project.weight[8:16])
+    assert not layer.project.bias[:16].any()
+    layer.project.weight.data[16:] = torch.eye(8)  # values are the positions themselves
+    layer.project.bias.data[16:] = 0
     seen, asked = 20 * torch.eye(8)[:5], 18 * torch.eye(8)[[3, 0]]
     _, past = layer(seen, layer.init())
     read = layer.each_next(asked, past)[:, 8:]

@@ -29,8 +29,8 @@ def build_maml(options: MAMLOptions, picture: torch.Size | None, inner_steps: in
         )
     if options.adapts == "context" and options.net == "connected":
         raise ValueError("--adapts context steers convolutions, or sine waves; leave --net connected out.")
-    if options.adapts in ("body", "context") and options.start == "zero_head":
-        raise ValueError(f"--adapts {options.adapts} leaves the last layer as it is; leave --start zero_head out.")
+    if options.start == "zero_head":
+        _check_zero_head(options)
     body, head = _waves(options) if picture is None else _pictures(options, picture)
     if options.start == "finn":
         _start_as_finn(body, head)
@@ -115,6 +115,16 @@ def _start_as_finn(body: nn.Module, head: nn.Module) -> None:
 def _features(body: nn.Module, picture: torch.Size) -> int:
     with torch.no_grad():
         return int(body(torch.zeros(2, *picture)).shape[1])
+
+
+def _check_zero_head(options: MAMLOptions) -> None:
+    if options.adapts in ("body", "context"):
+        raise ValueError(f"--adapts {options.adapts} leaves the last layer as it is; leave --start zero_head out.")
+    if options.adapts != "head" and options.inner_steps == 1:
+        raise ValueError(
+            "the first inner step from --start zero_head moves the last layer alone; give more --inner-steps, or "
+            "--adapts head."
+        )
 
 
 def _filter(options: MAMLOptions, body: nn.Module) -> Callable[[str], bool] | None:

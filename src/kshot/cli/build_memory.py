@@ -48,7 +48,7 @@ def build_in_context(options: InContextOptions, picture: torch.Size) -> InContex
 
 
 def _embedding(filters: int, picture: torch.Size) -> nn.Module:
-    """Return a net whose embeddings have one length, so that their dot products, which attention takes, tell likeness."""
+    """Return a net whose embeddings start with one length, so that their dot products, for attention, tell likeness."""
     map_down = nn.Linear(filters * (picture[1] // 16) ** 2, _EMBEDDED)
     nn.init.orthogonal_(map_down.weight)
     return nn.Sequential(Conv4(picture[0], filters), map_down, nn.LayerNorm(_EMBEDDED))

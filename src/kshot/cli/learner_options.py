@@ -175,7 +175,7 @@ class MAMLOptions(LearnerOptions):
     start: Literal["torch", "finn", "zero_head"] = "torch"
     """Random weights as torch has them, or as the code of Finn et al.: Xavier's in convolutions and N(0, 1) in the last
     layer; N(0, 0.01) in all layers of the fully connected net. With zero_head every task finds the last layer at zero, so
-    that its classes begin alike (Kao et al. 2022)."""
+    that its classes begin alike (Kao et al. 2022), and the first inner step moves that layer alone."""
     learn_lr: Literal["per_parameter", "per_layer_per_step"] | None = None
     """Meta-learn the inner step sizes."""
     per_step_norm: bool = False

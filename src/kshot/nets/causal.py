@@ -57,9 +57,9 @@ class CausalAttention(CausalLayer):
 
     .. math:: x_t' = \Big[x_t,\; \sum_{s \le t} \mathrm{softmax}_s(q_t \cdot k_s / \sqrt{d})\, v_s\Big]
 
-    Queries, keys and values are affine maps of x. Those of queries and keys start as one orthogonal matrix, so that a
-    position first reads those that are like it; from two unlike ones, reading what is alike takes thousands of steps to
-    learn. Nikhil Mishra et al. 2018, "A simple neural attentive meta-learner".
+    Queries, keys and values are affine maps of x. Nikhil Mishra et al. 2018, "A simple neural attentive meta-learner".
+    Differently from there, those of queries and keys start as one orthogonal matrix, so that a position first reads itself
+    and those that are like it, which from two unlike ones SNAIL took thousands of steps to learn.
 
     Args:
         features: of a position.

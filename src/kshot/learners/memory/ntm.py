@@ -55,7 +55,7 @@ class NTMCell(Cell):
         reads: reading heads.
         writes: writing heads.
         controller: what moves the heads: an LSTM, or one layer without a memory of its own.
-        start: of the memory: the same in every slot, or learned.
+        start: of the memory: the same in every slot, or learned; keys then start with a strength of log(slots).
 
     Raises:
         ValueError: a size is below one, or there is no such controller or start.
