@@ -220,8 +220,8 @@ def main() -> None:
     torch.set_num_threads(1)  # the cells are too small for more
     keep_freed_memory()
     out = options.out / f"{options.task}-{options.learner}-{options.seed}".replace(" ", "-")
-    steps, lr = options.steps or SETTINGS[options.task].steps, options.lr
-    lr = lr or LOWER.get((options.task, options.learner), RATES[options.learner])
+    steps = options.steps or SETTINGS[options.task].steps
+    lr = options.lr or LOWER.get((options.task, options.learner), RATES[options.learner])
     learner, told = trained(options.task, options.learner, options.seed, steps, lr, out, options.compile)
     write_rows("sequences", judged(options.task, options.learner, options.seed, learner, told, options.tests))
 

@@ -1,5 +1,4 @@
 import math
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,13 +9,11 @@ from torch import Tensor
 from kshot.batching import leaves
 from kshot.core import Batch
 from kshot.learners.memory import NTMCell, Transducer
-from kshot.learners.memory.ntm import NTMState, similarity
+from kshot.learners.memory.ntm import Controller, NTMState, similarity
 from kshot.losses import bit_errors, bits
 from kshot.nets.cells import LSTM, Cell
 from kshot.tasks.copying import Copy
 from kshot.training import train
-
-Controller = Literal["lstm", "feedforward"]
 
 
 def ntm(controller: Controller = "lstm", heads: int = 1, slots: int = 7) -> NTMCell:

@@ -29,14 +29,11 @@ def build_maml(options: MAMLOptions, picture: torch.Size | None, inner_steps: in
         )
     if options.adapts == "context" and options.net == "connected":
         raise ValueError("--adapts context steers convolutions, or sine waves; leave --net connected out.")
-    if options.start == "zero_head":
-        _check_zero_head(options)
     body, head = _waves(options) if picture is None else _pictures(options, picture)
     if options.start == "finn":
         _start_as_finn(body, head)
     elif options.start == "zero_head":
-        for parameter in head.parameters():  # which the outer loop leaves there
-            nn.init.zeros_(parameter).requires_grad_(False)
+        _start_at_zero(options, head)
     alone = options.adapts == "head"
     return MAML(
         head if alone else nn.Sequential(body, head),
@@ -117,7 +114,8 @@ def _features(body: nn.Module, picture: torch.Size) -> int:
         return int(body(torch.zeros(2, *picture)).shape[1])
 
 
-def _check_zero_head(options: MAMLOptions) -> None:
+def _start_at_zero(options: MAMLOptions, head: nn.Module) -> None:
+    """Set the last layer to zero, where the outer loop leaves it."""
     if options.adapts in ("body", "context"):
         raise ValueError(f"--adapts {options.adapts} leaves the last layer as it is; leave --start zero_head out.")
     if options.adapts != "head" and options.inner_steps == 1:
@@ -125,6 +123,8 @@ def _check_zero_head(options: MAMLOptions) -> None:
             "the first inner step from --start zero_head moves the last layer alone; give more --inner-steps, or "
             "--adapts head."
         )
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter).requires_grad_(False)
 
 
 def _filter(options: MAMLOptions, body: nn.Module) -> Callable[[str], bool] | None:

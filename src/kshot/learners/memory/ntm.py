@@ -100,8 +100,8 @@ class NTMCell(Cell):
 
     def init(self) -> NTMState:
         """Return the state before the first input."""
-        constant = self.first_read.new_full((self.slots, self.width), 1e-6)
-        memory = constant if self.first_memory is None else self.first_memory
+        learned, size = self.first_memory, (self.slots, self.width)
+        memory = self.first_read.new_full(size, 1e-6) if learned is None else learned
         return NTMState(self.controller.init(), memory, self.first_addresses.softmax(-1), self.first_read)
 
     def forward(self, x: Float[Tensor, "*n inputs"], state: NTMState) -> tuple[Float[Tensor, "*n outputs"], NTMState]:
