@@ -562,7 +562,73 @@ class EncodesWithoutGradients(Sound):
         return super().encode(x)
 
 
+class Streams(Sound):
+    """Sums and counts of each class, which more examples join."""
+
+    fixed_ways = True
+
+    def init(self) -> Any:
+        return torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
+
+    def update(self, state: Any, support: Batch) -> Any:
+        return state[0] + support.y.mT @ support.x, state[1] + support.y.sum(0)[:, None]
+
+    def adapt(self, support: Batch) -> Any:
+        return self.update(Streams.init(self), support)
+
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        return super().predict(state[0] / state[1], x)
+
+
+class StartsElsewhere(Streams):
+    def init(self) -> Any:
+        return torch.ones(3, 4, dtype=torch.float64), torch.ones(3, 1, dtype=torch.float64)
+
+
+class ForgetsWhatWas(Streams):
+    def update(self, state: Any, support: Batch) -> Any:
+        return super().update(Streams.init(self), support)
+
+
+class AddsUpTheBatch(Sound):
+    def task_losses(self, tasks: Any, chunk_size: Any = None) -> Tensor:
+        losses = super().task_losses(tasks, chunk_size)
+        return losses if isinstance(tasks, list) else losses.mean().expand(len(losses))
+
+
+class KeepsNoDigits(Sound):
+    """The state is a tensor whose numbers stand elsewhere."""
+
+    def adapt(self, support: Batch) -> Any:
+        return Elsewhere(super().adapt(support))
+
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        return super().predict(getattr(state, "numbers", state), x)
+
+
+class Elsewhere(Tensor):
+    """A tensor of zeros that carries other numbers."""
+
+    numbers: Tensor
+
+    def __new__(cls, numbers: Tensor) -> "Elsewhere":
+        here: Elsewhere = torch.zeros_like(numbers).as_subclass(cls)
+        here.numbers = numbers
+        return here
+
+
+class WastesRandomNumbers(Sound):
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        torch.rand(1)
+        return super().predict(state, x)
+
+
 BROKEN = {
+    WastesRandomNumbers: ("check_no_global_randomness", "global random state"),
+    StartsElsewhere: ("check_update", "updating what init returns"),
+    ForgetsWhatWas: ("check_update", "adapting to half of the examples"),
+    AddsUpTheBatch: ("check_batch_equals_loop", "Mix nothing across tasks"),
+    KeepsNoDigits: ("check_state_survives_saving", "a saved state must predict the same"),
     DividesByEachRow: ("check_unlabelled_examples", "must be finite"),
     PredictsNothing: ("check_adapt_and_predict_are_pure", "must be finite"),
     EncodesWithoutGradients: ("check_gradient_reaches_every_parameter", "gets no gradient"),
@@ -676,6 +742,16 @@ def test_a_broken_learner_is_caught(broken: type[Learner]) -> None:
         check(make_case(broken(), rows() if broken in BROKEN else stories()))
 
 
+def test_every_check_has_a_learner_that_fails_it() -> None:
+    caught = {name for name, _ in (*BROKEN.values(), *BROKEN_ON_STORIES.values())}
+    assert caught == {check.__name__ for check in CHECKS}
+
+
+def test_a_learner_that_streams_may_be_checked() -> None:
+    for check in CHECKS:
+        check(make_case(Streams(), rows()))
+
+
 def test_an_inexact_method_must_state_its_direction() -> None:
     learner = MAML(conv(group_norm), 0.4, 2, "first_order")
     with pytest.raises(ContractError, match="needs direction="):
@@ -695,14 +771,3 @@ def test_it_catches_the_wrong_second_derivatives_of_torch(monkeypatch: pytest.Mo
     monkeypatch.setattr(inner_loop, "PlainOperations", contextlib.nullcontext)
     with pytest.raises(ContractError, match="loop over tasks"):
         check_learner(MAML(conv(batch_norm), 0.4, 2, "reverse"), pictures())
-
-
-def test_global_randomness_is_caught_even_when_it_changes_no_number() -> None:
-    class Wastes(Sound):
-        def predict(self, state: Any, x: Tensor) -> Tensor:
-            torch.rand(1)
-            return super().predict(state, x)
-
-    check = next(check for check in CHECKS if check.__name__ == "check_no_global_randomness")
-    with pytest.raises(ContractError, match="global random state"):
-        check(make_case(Wastes(), rows()))

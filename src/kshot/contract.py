@@ -138,11 +138,17 @@ def check_state_survives_saving(case: Case) -> None:
 
 
 def check_update(case: Case) -> None:
-    """``update``, where there is one, joins examples and classes as adapting to all of them at once would."""
+    """``update``, where there is one, joins examples and classes, to ``init`` too, as adapting to all at once would."""
     update: Any = getattr(case.learner, "update", None)
     if update is None:
         return
     task = _first(case)
+    if (init := getattr(case.learner, "init", None)) is not None:
+        _equal(
+            case.learner.predict(update(init(), task.support), task.query.x),
+            _one(case, task),
+            "updating what init returns with the support set must predict as adapting to it does.",
+        )
     n, ways = task.support.y.shape
     cases = [("half of the examples", torch.arange(n) < n // 2, ways)]
     if _is_classification(case.tasks) and not (case.learner.fixed_ways or case.learner.order_sensitive):

@@ -95,7 +95,8 @@ def evaluate(
         device: where the learner is.
 
     Raises:
-        ValueError: ``tasks`` is no TaskSource, a task has no query, or its tasks are none that the learner can take.
+        ValueError: ``tasks`` is no TaskSource, a task has no query, or its tasks are none that the learner can take or its
+            loss can judge.
 
     >>> from kshot.learners.metric import Prototypical
     >>> from kshot.tasks.labelled import LabelledData
@@ -104,7 +105,7 @@ def evaluate(
     >>> evaluate(Prototypical(torch.nn.Identity()), Episodes(data, ways=2, shots=1, queries=1, length=600)).short()
     '100.00 % ± 0.00'
     """
-    check_source(tasks)
+    check_source(tasks, learner)
     loss = learner.loss
     scores, answers = [], []
     with in_eval_mode(learner):

@@ -32,7 +32,7 @@ class Loss:
     Both take a prediction ``(q, ...)`` and targets ``y`` of ``(q, ways)`` or ``(q, d)``, and return a scalar tensor.
     Where y are ``labels``, an all-zero row is an unlabelled example. ``softmax`` says that the softmax of a prediction is
     meant as probabilities of the labels; ``gaussian``, that it holds the means of the targets and then the logarithms of
-    their deviations.
+    their deviations; ``letters``, that a label is a string of letters, as ``kshot.tasks.strings`` makes them.
 
     >>> cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item() < 0.13
     True
@@ -47,6 +47,7 @@ class Loss:
     labels: bool = True
     softmax: bool = False
     gaussian: bool = False
+    letters: bool = False
 
     def __call__(self, prediction: Tensor, y: Tensor) -> Tensor:
         """Return the loss of one task, a scalar."""
@@ -124,8 +125,8 @@ def _bit_error(logits: Tensor, y: Tensor) -> Tensor:
 
 cross_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True, softmax=True)
 mean_squared_error = Loss(_mean_squared_error, _mean_squared_error, "MSE", higher_is_better=False, labels=False)
-# Strings of letters out of five, as ``kshot.tasks.strings`` makes them: right where every character is.
-strings = Loss(_string_cross_entropy, _string_accuracy, "accuracy", higher_is_better=True)
+# Strings of letters out of five: right where every character is.
+strings = Loss(_string_cross_entropy, _string_accuracy, "accuracy", higher_is_better=True, letters=True)
 
 
 def _gaussian_log_likelihood(prediction: Tensor, y: Tensor) -> Tensor:

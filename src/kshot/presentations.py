@@ -41,7 +41,8 @@ def evaluate_presentations(
 
     Raises:
         TypeError: the learner cannot stream.
-        ValueError: ``tasks`` is no TaskSource, in some task no class comes that often, or tasks differ in size.
+        ValueError: ``tasks`` is no TaskSource or has no classes, the learner's loss is none of labels, ``presentations`` are
+            below 1, in some task no class comes that often, or tasks differ in size.
 
     >>> from kshot.learners.memory import Recurrent
     >>> from kshot.nets.cells import LSTM
@@ -56,12 +57,21 @@ def evaluate_presentations(
         raise TypeError(
             f"a stream needs a learner with init and update; {type(learner).__name__} has no {' and no '.join(missing)}."
         )
-    check_source(tasks)
+    check_source(tasks, learner)
+    if not learner.loss.labels:
+        raise ValueError(
+            f"presentations are counted of classes, and this {type(learner).__name__} is judged by "
+            f"{learner.loss.metric_name}. Evaluate it by kshot.evaluate."
+        )
+    if min(presentations, default=1) < 1:
+        raise ValueError(f"presentations are counted from 1; found {min(presentations)}.")
     scores: dict[int, list[Tensor]] = {n: [] for n in presentations}
     with in_eval_mode(learner):
         for batch in tasks.batches(tasks_per_batch, device):
             if not isinstance(batch, Episode):
                 raise ValueError("streams of different lengths cannot be stacked; draw tasks of one size.")
+            if not batch.support.y.shape[-1]:
+                raise ValueError("presentations are counted of labels, and these support sets have none.")
             encoded = learner.encode_tasks(batch)
             right = map_tasks(lambda task: _scores(learner, task.support), encoded, None, type(learner).__name__)
             times, labelled = times_seen(batch.support.y), batch.support.y.sum(-1) > 0

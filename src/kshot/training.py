@@ -118,16 +118,17 @@ def train(
 
     Raises:
         ValueError: there is no budget or a negative one, ``every`` or ``tasks_per_step`` is below 1, tasks come from no
-            TaskSource, ``out`` holds a run and ``resume`` is not set, or the run had a scheduler and ``scheduler`` is None.
+            TaskSource or have labels that the loss misreads, ``out`` holds a run and ``resume`` is not set, or the run had a
+            scheduler and ``scheduler`` is None.
         FloatingPointError: the loss or its gradient is not finite; the message names step, task and layer.
         TypeError: the scheduler waits for a score, as ``ReduceLROnPlateau`` does.
     """
     check_budget("train", steps, minutes)
     if every < 1 or tasks_per_step < 1:
         raise ValueError(f"every and tasks_per_step must be at least 1; found {every} and {tasks_per_step}.")
-    check_source(tasks)
+    check_source(tasks, learner)
     if validation is not None:
-        check_source(validation)
+        check_source(validation, learner)
     if isinstance(scheduler, ReduceLROnPlateau):
         raise TypeError("a scheduler is stepped after every step, without the score that ReduceLROnPlateau needs.")
     optimizer = learner.default_optimizer() if optimizer is None else optimizer

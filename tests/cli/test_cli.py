@@ -324,6 +324,8 @@ def test_every_learner_of_sequences_trains_and_is_judged(
     judged = kshot("eval", run, "--tasks", 5, "--shots", 2)
     assert judged.code == 0, judged.err
     assert ("presentation 2: accuracy" in judged.out) == (told[0] == "recurrent")
+    kept = [json.loads(line)["stamp"].get("presentation") for line in (run / "results.jsonl").read_text().splitlines()]
+    assert kept == ([None, "1", "2"] if told[0] == "recurrent" else [None])
     assert ("labels: strings" in judged.out) == ("strings" in told)
 
 

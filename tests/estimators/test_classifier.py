@@ -149,10 +149,10 @@ def test_what_fails_leaves_the_model_as_it_was() -> None:
             model.fit(["a text", "a text"], ["a", "b"])
         assert (model.predict_proba(TEXTS) == before).all()
     fixed = FewShotClassifier(MAML(torch.nn.Linear(2, 2), 0.1), "own").fit([[0.0, 1.0], [1.0, 0.0]], [0, 1])
-    with pytest.raises(ValueError, match="MAML was trained for a number of classes that cannot change; found 3"):
+    with pytest.raises(ValueError, match=r"MAML was trained for a number of classes that cannot change.* these 3 "):
         fixed.partial_fit([[5.0, 5.0]], [2])
     assert fixed.predict([[0.0, 1.0]]).shape == (1,)
-    with pytest.raises(ValueError, match="that cannot change; found 3"):
+    with pytest.raises(ValueError, match="that cannot change, and cannot adapt to these 3 "):
         FewShotClassifier(fixed.encoder, "auto").fit(np.eye(3)[[0, 1, 2] * 2][:, :2], [0, 1, 2] * 2)
 
 

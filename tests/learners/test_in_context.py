@@ -125,6 +125,18 @@ def test_more_classes_than_codes_are_refused() -> None:
         learner.adapt(batch(6))
 
 
+@pytest.mark.parametrize("size", ["features", "width", "blocks", "heads", "max_ways", "code"])
+def test_sizes_below_one_are_refused(size: str) -> None:
+    with pytest.raises(ValueError, match="must be at least 1; found"):
+        InContext(nn.Identity(), **{"features": 3, size: 0})
+
+
+def test_embeddings_of_another_size_are_refused() -> None:
+    support = batch(2)
+    with pytest.raises(ValueError, match="this InContext was built for features="):
+        small().adapt(Batch(torch.cat([support.x, support.x], -1), support.y))
+
+
 def xor(tasks: int, ways: int) -> Episode:
     """Return tasks in which a class is one of the pairs of opposite corners, under random signs."""
     corners = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]])

@@ -158,10 +158,13 @@ def test_more_points_tell_more_than_in_training_too_and_it_is_as_sure_as_it_may_
     assert 0.8 < standardised.square().mean().sqrt() < 1.25
 
 
-@pytest.mark.parametrize("wrong", [{"heads": 3}, {"heads": 0}, {"least_deviation": 0.0}, {"least_deviation": 1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"heads": 3}, {"heads": 0}, {"least_deviation": 0.0}, {"least_deviation": 1.0}, {"targets": 0}, {"width": 0}],
+)
 def test_what_does_not_fit_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"heads must divide|least_deviation must be"):
-        NeuralProcess(1, width=8, **wrong)
+    with pytest.raises(ValueError, match=r"heads must divide|least_deviation must be|at least 1; found"):
+        NeuralProcess(1, **{"width": 8, **wrong})
 
 
 def test_other_columns_than_it_was_built_for_are_refused() -> None:

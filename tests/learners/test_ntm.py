@@ -11,7 +11,7 @@ from kshot.core import Batch
 from kshot.learners.memory import NTMCell, Transducer
 from kshot.learners.memory.ntm import Controller, NTMState, similarity
 from kshot.losses import bit_errors, bits
-from kshot.nets.cells import LSTM, Cell
+from kshot.nets.cells import LSTM, Cell, FeedForward
 from kshot.tasks.copying import Copy
 from kshot.training import train
 
@@ -231,9 +231,15 @@ def test_a_learned_start_is_a_table_that_content_looks_up_at_once() -> None:
     torch.testing.assert_close(equal, equal[:, :1].expand(1, 7))
 
 
-def test_an_lstm_without_features_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1; found 3, 0, 1"):
+def test_cells_and_readouts_without_features_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1; found 3 and 0"):
         LSTM(3, 0)
+    with pytest.raises(ValueError, match="layers must be at least 1; found 0"):
+        LSTM(3, 4, 0)
+    with pytest.raises(ValueError, match="at least 1; found 0 and 4"):
+        FeedForward(0, 4)
+    with pytest.raises(ValueError, match="targets must be at least 1; found 0"):
+        Transducer(LSTM(3, 5), 0, bits)
 
 
 def test_a_transducer_refuses_labels_that_it_would_not_read() -> None:

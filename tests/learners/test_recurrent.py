@@ -4,15 +4,22 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import grad, vmap
 
 from kshot.core import Batch, Episode, Learner, one_hot
-from kshot.learners.memory import MANNCell, MANNState, NTMCell, Recurrent
+from kshot.evaluation import evaluate
+from kshot.learners.memory import MANNCell, MANNState, MemoryNetwork, NeuralProcess, NTMCell, Recurrent
+from kshot.losses import strings
 from kshot.meta_gradient import MetaGradient
 from kshot.nets.cells import LSTM, Cell, FeedForward, run
 from kshot.presentations import evaluate_presentations, times_seen
 from kshot.tasks.episodes import Episodes
+from kshot.tasks.functions import GaussianProcesses
 from kshot.tasks.labelled import LabelledData
+from kshot.tasks.repeated import Repeated
+from kshot.tasks.stories import VOCABULARY, Stories
 from kshot.tasks.strings import StringLabels
+from kshot.training import train
 
 CELLS: dict[str, Callable[[int], Cell]] = {
     "LSTM": lambda inputs: LSTM(inputs, 8),
@@ -85,7 +92,7 @@ def test_a_label_is_read_with_the_example_after_it(cell: Cell) -> None:
     assert (said[5:] - changed[5:]).abs().amax(1).min() > 0
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "MANN"])
+@pytest.mark.parametrize("kind", ["LSTM", "MANN", "NTM"])
 def test_compiled_equals_eager(kind: str) -> None:
     torch.manual_seed(0)
     cell, support = CELLS[kind](6 + 3).double(), stream(2)
@@ -220,9 +227,9 @@ def test_what_has_no_label_is_of_no_class_and_judged_nowhere() -> None:
 
 def test_times_seen_counts_labels_of_any_kind() -> None:
     tasks = Episodes(rows(), 3, 4, 1, length=6)
-    drawn, strings = tasks.sample(np.arange(6)), StringLabels(tasks).sample(np.arange(6))
+    drawn, spelled = tasks.sample(np.arange(6)), StringLabels(tasks).sample(np.arange(6))
     times = times_seen(drawn.support.y)
-    torch.testing.assert_close(times, times_seen(strings.support.y))
+    torch.testing.assert_close(times, times_seen(spelled.support.y))
     for y, counts in zip(drawn.support.y, times, strict=True):
         seen = [0] * 3
         for row, count in zip(y, counts, strict=True):
@@ -238,6 +245,30 @@ def test_presentations_refuse_what_they_cannot_judge() -> None:
         evaluate_presentations(MAML(nn.Linear(6, 3), 0.1), tasks)
     with pytest.raises(ValueError, match="no class comes 3 times"):
         evaluate_presentations(learner(LSTM(9, 4)), tasks, (1, 3))
+    with pytest.raises(ValueError, match="counted from 1; found 0"):
+        evaluate_presentations(learner(LSTM(9, 4)), tasks, (0, 1))
+    with pytest.raises(ValueError, match="this NeuralProcess is judged by log-likelihood"):
+        evaluate_presentations(NeuralProcess(1), GaussianProcesses(shots=3), (1,))
+    with pytest.raises(ValueError, match="have none"):
+        evaluate_presentations(MemoryNetwork(len(VOCABULARY)), Stories("one_fact", length=2), (1,))
+
+
+def test_strings_are_judged_as_strings_and_nothing_else_is() -> None:
+    classes = Episodes(rows(), 3, 2, 1, length=4)
+    letters, by_class = StringLabels(classes), Recurrent(LSTM(6 + 25, 4), nn.Identity(), 25).double()
+    by_letter = Recurrent(LSTM(6 + 25, 4), nn.Identity(), 25, strings).double()
+    assert evaluate(by_letter, Repeated(letters, 2)).metric == "accuracy"
+    for refused in (evaluate, evaluate_presentations, lambda *given: train(*given, steps=1)):
+        with pytest.raises(ValueError, match="strings of letters, and the loss of this Recurrent is for classes"):
+            refused(by_class, Repeated(letters, 2))
+    with pytest.raises(ValueError, match="not strings of letters, and the loss of this Recurrent is for strings"):
+        evaluate(by_letter, classes)
+
+
+def test_a_result_names_the_cell() -> None:
+    tasks = Episodes(rows(), 3, 2, 1, length=4)
+    cells = [evaluate(learner(cell), tasks).stamp["cell"] for cell in (LSTM(9, 4), MANNCell(9, 4, slots=5))]
+    assert cells == ["LSTM", "MANNCell"]
 
 
 def test_a_feedforward_cell_remembers_nothing() -> None:
@@ -252,3 +283,23 @@ def test_another_number_of_labels_is_refused() -> None:
     two = Batch(torch.zeros(4, 6).double(), one_hot([0, 1, 0, 1], 2).double())
     with pytest.raises(ValueError, match="built for labels=3; found y with 2 columns"):
         learner(LSTM(9, 4).double()).adapt(two)
+    with pytest.raises(ValueError, match="labels must be at least 1; found 0"):
+        Recurrent(LSTM(9, 4), nn.Identity(), 0)
+
+
+def test_a_cell_for_other_inputs_is_refused(cell: Cell) -> None:
+    with pytest.raises(ValueError, match="was built for inputs=9; found 10 features"):
+        Recurrent(cell, nn.Identity(), 4).adapt(Batch(torch.zeros(2, 6).double(), torch.zeros(2, 4).double()))
+
+
+def test_a_cell_differentiates_twice_alone_and_under_vmap(cell: Cell) -> None:
+    inputs = torch.randn(2, 3, 9, dtype=torch.float64)
+
+    def last(x: Tensor) -> Tensor:
+        return run(cell, x, cell.init())[0][-1].square().sum()
+
+    def of_gradient(x: Tensor) -> Tensor:
+        return grad(last)(x).square().sum()
+
+    assert torch.autograd.gradcheck(grad(last), inputs[0].clone().requires_grad_())
+    torch.testing.assert_close(vmap(grad(of_gradient))(inputs), torch.stack([grad(of_gradient)(x) for x in inputs]))

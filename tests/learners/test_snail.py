@@ -1,5 +1,7 @@
 """SNAIL against a plain causal pass over support and query, one example at a time and all at once."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -90,6 +92,14 @@ def test_another_number_of_classes_is_refused() -> None:
     learner = small()
     with pytest.raises(ValueError, match="built for ways=3; found y with 5 columns"):
         learner.adapt(Batch(torch.zeros(5, 4).double(), torch.eye(5).double()))
+    with pytest.raises(ValueError, match="built for features=4; found embeddings of 5"):
+        learner.adapt(Batch(torch.zeros(3, 5).double(), torch.eye(3).double()))
+
+
+@pytest.mark.parametrize("wrong", [{"ways": 0}, {"filters": 0}, {"attention": ()}, {"attention": ((0, 4),)}])
+def test_sizes_below_one_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="an attention block, and all sizes of at least 1"):
+        SNAIL(nn.Identity(), **{"features": 4, "ways": 3, "length": 7, **wrong})
 
 
 def test_the_papers_sizes() -> None:

@@ -33,20 +33,20 @@ def run_eval(command: Eval) -> None:
     console.print(str(result), highlight=False, soft_wrap=True)
     save_result(command.run, result, step)
     if isinstance(options, RecurrentOptions):
-        _print_presentations(
-            learner, tasks, command.shots if command.shots is not None else options.shots or 1, console
-        )
+        shots = command.shots if command.shots is not None else options.shots or 1
+        for n, streamed in _presentations(learner, tasks, shots).items():
+            console.print(f"presentation {n}: {streamed}", highlight=False, soft_wrap=True)
+            save_result(command.run, streamed, step)
     if can_report(console):
         from kshot.cli.report import report_run
 
         report_run(command.run, options, console)
 
 
-def _print_presentations(learner: Learner, tasks: TaskSource, shots: int, console: Console) -> None:
-    """Print how good the learner is the first time a class comes, the second, and so on."""
+def _presentations(learner: Learner, tasks: TaskSource, shots: int) -> dict[int, Evaluation]:
+    """Return how good the learner is the first time a class comes, the second, and so on."""
     told = [n for n in (1, 2, 3, 5, 10) if n <= shots]
-    for n, result in (evaluate_presentations(learner, tasks, told) if told else {}).items():
-        console.print(f"presentation {n}: {result.metric} {result.short()}", highlight=False)
+    return evaluate_presentations(learner, tasks, told) if told else {}
 
 
 def run_compare(command: Compare) -> None:

@@ -20,7 +20,6 @@ from kshot.report import Panel, Section, drawn_episode, learning_curve, results_
 from kshot.run_folder import read_lines
 from kshot.tasks.sinusoid import Sinusoids
 from kshot.tasks.source import TaskSource
-from kshot.tasks.strings import StringLabels
 
 __all__ = ["demo_report", "report_run", "wave_panels"]
 
@@ -81,7 +80,7 @@ def _in_words(steps: int) -> str:
 
 
 def _answers(learner: Learner, tasks: TaskSource) -> list[Section]:
-    if isinstance(tasks, StringLabels):
+    if tasks.letters:
         return []  # an answer is a word, not one of the classes that a picture could be put to
     task = next(iter(tasks.batches(1)))
     assert isinstance(task, Episode)
@@ -94,5 +93,7 @@ def _answers(learner: Learner, tasks: TaskSource) -> list[Section]:
 
 
 def _name(result: Evaluation) -> str:
-    steps = result.stamp.get("inner steps")
-    return result.stamp["tasks"] + (f", {steps} inner steps" if steps else "")
+    """Return what tells a result from the others of its run."""
+    steps, presentation = result.stamp.get("inner steps"), result.stamp.get("presentation")
+    told = f", {steps} inner steps" if steps else f", presentation {presentation}" if presentation else ""
+    return result.stamp["tasks"] + told

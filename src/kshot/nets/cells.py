@@ -21,12 +21,18 @@ class Cell(nn.Module, ABC):
     It is written for any leading axes: a state without them may meet inputs that have them, and is then shared.
 
     Args:
+        inputs: features of an input.
         outputs: features of an output.
+
+    Raises:
+        ValueError: a size is below one.
     """
 
-    def __init__(self, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
+        if min(inputs, outputs) < 1:
+            raise ValueError(f"inputs and outputs must be at least 1; found {inputs} and {outputs}.")
         super().__init__()
-        self.outputs = outputs
+        self.inputs, self.outputs = inputs, outputs
 
     @abstractmethod
     def init(self) -> State:
@@ -40,10 +46,18 @@ class Cell(nn.Module, ABC):
 def run(cell: Cell, inputs: Float[Tensor, "n inputs"], state: State) -> tuple[Float[Tensor, "n outputs"], State]:
     """Read inputs one after the other; return the outputs and the last state.
 
+    Raises:
+        ValueError: inputs have another number of features than the cell was built for.
+
     >>> outputs, state = run(LSTM(3, 8), torch.randn(5, 3), LSTM(3, 8).init())
     >>> outputs.shape
     torch.Size([5, 8])
     """
+    if inputs.shape[-1] != cell.inputs:
+        raise ValueError(
+            f"this {type(cell).__name__} was built for inputs={cell.inputs}; found {inputs.shape[-1]} features. A Recurrent "
+            "gives it those of an encoded example and of a label, a Transducer those of x."
+        )
     if (compiled := Steps.run(cell, inputs, state)) is not None:
         return compiled
     outputs = [inputs.new_empty(0, cell.outputs)]
@@ -73,9 +87,9 @@ class LSTM(Cell):
     """
 
     def __init__(self, inputs: int, outputs: int, layers: int = 1) -> None:
-        if min(inputs, outputs, layers) < 1:
-            raise ValueError(f"expected inputs, outputs and layers of at least 1; found {inputs}, {outputs}, {layers}.")
-        super().__init__(outputs)
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1; found {layers}.")
+        super().__init__(inputs, outputs)
         sizes = [inputs] + [outputs] * (layers - 1)
         self.layers = nn.ModuleList(nn.LSTMCell(size, outputs) for size in sizes)
         for name, bias in self.layers.named_parameters():
@@ -106,10 +120,13 @@ class FeedForward(Cell):
     Args:
         inputs: features of an input.
         outputs: features of an output.
+
+    Raises:
+        ValueError: a size is below one.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(outputs)
+        super().__init__(inputs, outputs)
         self.layer = nn.Linear(inputs, outputs)
 
     def init(self) -> tuple[()]:

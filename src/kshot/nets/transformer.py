@@ -35,11 +35,13 @@ class ContextBlock(nn.Module):
         hidden: of the two-layer net after it.
 
     Raises:
-        ValueError: the heads do not divide the width.
+        ValueError: a size is below one, or the heads do not divide the width.
     """
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
+        if min(width, heads, hidden) < 1:
+            raise ValueError(f"width, heads and hidden must be at least 1; found {width}, {heads} and {hidden}.")
         if width % heads:
             raise ValueError(f"width must be a multiple of heads; found {width} and {heads}.")
         self.heads = heads

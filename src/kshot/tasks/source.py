@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from kshot.batching import map_leaves, unstack
-from kshot.core import Episode, Tasks
+from kshot.core import Episode, Learner, Tasks
 
 __all__ = ["TaskSource", "check_source"]
 
@@ -22,6 +22,8 @@ class TaskSource(Dataset[Episode]):
         seed: of the whole stream; the same seed gives the same tasks in every process and in every run.
         length: how many tasks there are for ``len``, iteration and ``batches``.
     """
+
+    letters: bool = False  # labels are strings of letters, which a loss for classes would misread
 
     def __init__(self, seed: int, length: int) -> None:
         if length < 1:
@@ -63,15 +65,22 @@ class TaskSource(Dataset[Episode]):
             yield self.draw(np.arange(start, min(start + size, self.length)), device)
 
 
-def check_source(tasks: Any) -> None:
-    """Refuse what draws no tasks by number: a DataLoader, a list, an iterator.
+def check_source(tasks: Any, learner: Learner) -> None:
+    """Refuse what draws no tasks by number, such as a DataLoader or a list, and labels that the learner's loss misreads.
 
     Raises:
-        ValueError: it is no TaskSource.
+        ValueError: it is no TaskSource, or labels are strings and the loss is for classes, or the other way round.
     """
     if not isinstance(tasks, TaskSource):
         raise ValueError(
             "expected a TaskSource, such as kshot.Episodes, which draws each task by its number; found a "
             f"{type(tasks).__name__}. Give the source itself; for tasks of your own, derive from "
             "kshot.tasks.source.TaskSource."
+        )
+    if tasks.letters != learner.loss.letters:
+        given, judged = ("strings of letters", "classes") if tasks.letters else ("not strings of letters", "strings")
+        raise ValueError(
+            f"the labels of these tasks are {given}, and the loss of this {type(learner).__name__} is for {judged}: what it "
+            "says would be misread. Give kshot.tasks.strings.StringLabels to a learner with loss=kshot.losses.strings, and "
+            "to no other."
         )

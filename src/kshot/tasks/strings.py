@@ -39,6 +39,8 @@ class StringLabels(TaskSource):
     (torch.Size([3, 25]), tensor([1.]))
     """
 
+    letters = True
+
     def __init__(self, tasks: Episodes, characters: int = LENGTH) -> None:
         super().__init__(tasks.seed, tasks.length)
         self.tasks, self.characters = tasks, characters

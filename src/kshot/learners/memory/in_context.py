@@ -52,6 +52,9 @@ class InContext(EncodedLearner):
         max_ways: the most classes of a task, for each of which there is a code.
         code: numbers in a code.
 
+    Raises:
+        ValueError: a size is below one, or the heads do not divide the width.
+
     >>> from kshot.core import one_hot
     >>> learner = InContext(nn.Identity(), features=2).eval()
     >>> for ways in (2, 5):
@@ -79,6 +82,8 @@ class InContext(EncodedLearner):
         max_ways: int = 100,
         code: int = 64,
     ) -> None:
+        if min(sizes := (features, width, blocks, max_ways, code)) < 1:
+            raise ValueError(f"features, width, blocks, max_ways and code must be at least 1; found {sizes}.")
         super().__init__(encoder, loss)
         self.example, self.label = nn.Linear(features, width), nn.Linear(code, width, bias=False)
         self.unknown = nn.Parameter(torch.zeros(width))
@@ -91,8 +96,13 @@ class InContext(EncodedLearner):
         """Return what queries see of the support set.
 
         Raises:
-            ValueError: there are more classes than codes.
+            ValueError: there are more classes than codes, or embeddings have another number of features.
         """
+        if support.x.shape[-1] != self.example.in_features:
+            raise ValueError(
+                f"this InContext was built for features={self.example.in_features}; found embeddings of "
+                f"{support.x.shape[-1]}. Build one with as many as the encoder gives."
+            )
         labels = self.label(support.y @ self._codes_of(support.y.shape[1]))
         x = self.example(support.x) + labels + (1 - support.y.sum(-1, keepdim=True)) * self.unknown
         seen = []

@@ -68,7 +68,7 @@ class MANNCell(Cell):
             )
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be between 0 and 1; found {decay}.")
-        super().__init__(hidden + heads * width)
+        super().__init__(inputs, hidden + heads * width)
         self.slots, self.width, self.heads, self.decay = slots, width, heads, decay
         self.controller = LSTM(inputs + heads * width, hidden)
         self.addressing = nn.Linear(hidden, heads * (width + 2))

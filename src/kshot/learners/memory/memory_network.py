@@ -137,7 +137,16 @@ class MemoryNetwork(Learner):
         return Sentences(self.words.new_zeros(0, *self.words.shape[1:]), self.words.new_zeros(0))
 
     def update(self, state: Sentences, support: Batch) -> Sentences:
-        """Return a story with more sentences at its end."""
+        """Return a story with more sentences at its end.
+
+        Raises:
+            ValueError: sentences have labels, which would be read by nobody.
+        """
+        if support.y.shape[1]:
+            raise ValueError(
+                f"MemoryNetwork reads no labels and expects a support.y without columns; found {support.y.shape[1]}. Say "
+                "in sentences what they say."
+            )
         return Sentences(*(torch.cat(parts) for parts in zip(state, support.x, strict=True)))
 
     def adapt(self, support: Batch) -> Sentences:
@@ -174,7 +183,10 @@ class MemoryNetwork(Learner):
         """Return how many sentences are newer than each, and 1 where one is there and not too old to be looked at."""
         steps = (present > 0).long()
         if self.training and self.time_noise:
-            steps = steps * (1 + (torch.rand_like(present) < self.time_noise))
+            drawn = torch.rand(
+                present.shape, dtype=present.dtype, device=present.device
+            )  # compiles, as rand_like does not
+            steps = steps * (1 + (drawn < self.time_noise))
         age = steps.flip(0).cumsum(0).flip(0) - 1
         visible = (present > 0) & (age < self.memory)
         return age.clamp(0, self.memory - 1), visible.to(present.dtype)

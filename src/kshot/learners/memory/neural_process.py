@@ -66,7 +66,7 @@ class NeuralProcess(Learner):
             point is at most :math:`-\log \epsilon - 0.92`.
 
     Raises:
-        ValueError: heads do not divide the width, or the least deviation is not above zero and below one.
+        ValueError: a size is below one, heads do not divide the width, or the least deviation is not between zero and one.
 
     >>> learner = NeuralProcess(1, heads=8)
     >>> wave = Batch(torch.tensor([[-1.0], [0.0], [1.0]]), torch.tensor([[-0.8], [0.0], [0.8]]))
@@ -88,6 +88,8 @@ class NeuralProcess(Learner):
         least_deviation: float = 0.01,
     ) -> None:
         super().__init__(gaussian_log_likelihood)
+        if min(inputs, targets, width) < 1:
+            raise ValueError(f"inputs, targets and width must be at least 1; found {inputs}, {targets} and {width}.")
         if heads is not None and (heads < 1 or width % heads):
             raise ValueError(f"heads must divide the width; found {heads} heads and a width of {width}.")
         if not 0 < least_deviation < 1:

@@ -79,7 +79,7 @@ class NTMCell(Cell):
             )
         check_choice("controller", controller, Controller)
         check_choice("start", start, Start)
-        super().__init__(hidden + reads * width)
+        super().__init__(inputs, hidden + reads * width)
         self.slots, self.width, self.reads, self.writes = slots, width, reads, writes
         net = LSTM if controller == "lstm" else FeedForward
         self.controller: Cell = net(inputs + reads * width, hidden)

@@ -45,7 +45,7 @@ class Recurrent(EncodedLearner):
             do; ``"query"`` judges queries alone.
 
     Raises:
-        ValueError: there is no such ``judged``.
+        ValueError: there is no such ``judged``, or no label.
     """
 
     order_sensitive = True
@@ -63,7 +63,10 @@ class Recurrent(EncodedLearner):
         judged: Judged = "stream",
     ) -> None:
         check_choice("judged", judged, Judged)
+        if labels < 1:
+            raise ValueError(f"labels must be at least 1; found {labels}.")
         super().__init__(encoder, loss)
+        self.settings = {"cell": type(cell).__name__}
         self.cell, self.labels, self.judged = cell, labels, judged
         self.readout = nn.Linear(cell.outputs, labels)
 
@@ -89,7 +92,7 @@ class Recurrent(EncodedLearner):
         """Return what each example of a stream is taken for before its label is shown, and the state after all.
 
         Raises:
-            ValueError: y has another number of columns than the learner was built for.
+            ValueError: x or y has another number of columns than the learner was built for.
         """
         if support.y.shape[1] != self.labels:
             raise ValueError(

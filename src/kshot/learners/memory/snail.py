@@ -37,6 +37,9 @@ class SNAIL(EncodedLearner):
         attention: keys and values of each attention block.
         filters: of each convolution.
 
+    Raises:
+        ValueError: a size is below one, or there is no attention.
+
     >>> from kshot.core import one_hot
     >>> learner = SNAIL(nn.Identity(), features=3, ways=2, length=5)
     >>> support = Batch(torch.randn(4, 3), one_hot([0, 1, 1, 0], 2))
@@ -63,6 +66,9 @@ class SNAIL(EncodedLearner):
         attention: Sequence[tuple[int, int]] = ((64, 32), (256, 128), (512, 256)),
         filters: int = 128,
     ) -> None:
+        sizes = (features, ways, length, filters, *(size for pair in attention for size in pair))
+        if min(sizes) < 1 or not attention:
+            raise ValueError(f"SNAIL expects an attention block, and all sizes of at least 1; found {sizes}.")
         super().__init__(encoder, loss)
         self.layers = CausalSequence(*_layers(features + ways, length, attention, filters))
         self.answer = nn.Linear(self.layers.features + self.layers.added, ways)
@@ -76,12 +82,17 @@ class SNAIL(EncodedLearner):
         """Return what the layers know after some more examples.
 
         Raises:
-            ValueError: y has another number of classes than the learner was built for.
+            ValueError: x has another number of features or y of classes than the learner was built for.
         """
         if support.y.shape[1] != self.ways:
             raise ValueError(
                 f"this SNAIL was built for ways={self.ways}; found y with {support.y.shape[1]} columns. Labels are part "
                 "of its input: build and train one with as many ways."
+            )
+        if support.x.shape[-1] + self.ways != self.layers.features:
+            raise ValueError(
+                f"this SNAIL was built for features={self.layers.features - self.ways}; found embeddings of "
+                f"{support.x.shape[-1]}. Build one with as many as the encoder gives."
             )
         _, after = self.layers(torch.cat([support.x, support.y], -1), state)
         return tuple(after)

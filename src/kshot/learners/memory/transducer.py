@@ -26,6 +26,9 @@ class Transducer(Learner):
         cell: reads inputs of x.
         targets: features of y.
         loss: what predictions are judged by, ``bits`` for targets of zeros and ones.
+
+    Raises:
+        ValueError: there is no target.
     """
 
     order_sensitive = True
@@ -35,8 +38,10 @@ class Transducer(Learner):
     one_cell = True
 
     def __init__(self, cell: Cell, targets: int, loss: Loss) -> None:
+        if targets < 1:
+            raise ValueError(f"targets must be at least 1; found {targets}.")
         super().__init__(loss)
-        self.cell = cell
+        self.cell, self.settings = cell, {"cell": type(cell).__name__}
         self.readout = nn.Linear(cell.outputs, targets)
 
     def init(self) -> State:
@@ -47,7 +52,7 @@ class Transducer(Learner):
         """Return the state after more of the sequence.
 
         Raises:
-            ValueError: examples have labels, which would be read by nobody.
+            ValueError: examples have labels, which nobody would read, or another number of features than the cell reads.
         """
         if support.y.shape[1]:
             raise ValueError(
