@@ -1,6 +1,7 @@
-"""How learners that take gradient steps come on with 20 ways: validation accuracy while they trained.
+"""How learners come on where the published schedule is longer than ours: validation accuracy while they trained.
 
-Drawn from the rows of ``omniglot.py``:
+Learners that take gradient steps with 20 ways, and recurrent nets; drawn from the rows of ``omniglot.py`` and
+``recurrent.py``:
 
     python benchmarks/curves.py
 """
@@ -15,9 +16,16 @@ from rows import read_rows
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 LEARNERS = (("MAML++", 1), ("ANIL", 1), ("MAML", 1), ("MAML", 5))  # by shots
+RECURRENT = (("MANN", "one-hot"), ("LSTM", "one-hot"), ("MANN", "strings"))  # by labels
 
 
 def main() -> None:
+    """Draw both."""
+    with_twenty_ways()
+    recurrent()
+
+
+def with_twenty_ways() -> None:
     """Draw the last run of each learner that began with random weights against the tasks that it had learned from."""
     begun = (row for row in read_rows("omniglot") if row["ways"] == 20 and not row["training"].get("encoder_from"))
     rows = {(row["learner"], row["shots"]): row for row in begun}
@@ -32,6 +40,29 @@ def main() -> None:
         axes.legend(loc="lower right")
 
     save_figure(FIGURES, "twenty-ways", (5.6, 3.2), [draw])
+
+
+def recurrent() -> None:
+    """Draw the last run of each recurrent net on raw pixels, of which all take steps of 16 streams."""
+    flat = (row for row in read_rows("recurrent") if row["flat"])
+    rows = {(row["learner"], row["labels"]): row for row in flat}
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        looks = ((palette.main, "-"), (palette.other, "-"), (palette.main, "--"))
+        for key, (colour, dashes) in zip(RECURRENT, looks, strict=True):
+            steps, accuracies = zip(*rows[key]["curve"], strict=True)
+            axes.plot(
+                steps,
+                [100 * one for one in accuracies],
+                dashes,
+                color=colour,
+                label=f"{key[0]}, {rows[key]['ways']} classes, {key[1]}",
+            )
+        axes.set_xlabel("training steps, of 16 streams")
+        axes.set_title("Accuracy on queries after validation streams, %")
+        axes.legend(loc="center right")
+
+    save_figure(FIGURES, "recurrent-training", (5.6, 3.2), [draw])
 
 
 def points(row: dict[str, Any]) -> tuple[list[int], list[float]]:

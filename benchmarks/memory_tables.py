@@ -23,8 +23,8 @@ def recurrent() -> str:
         ]
         one = own[1]
         kind = f"{learner}, {'raw pixels' if flat else 'convolutions'}, {resize}"
-        rows.append((kind, f"{ways}, {labels}", *cells, _training(one)))
-    return markdown(("learner", "classes", "1st", "2nd", "3rd", "5th", "10th", "training"), rows)
+        rows.append((kind, f"{ways}, {labels}", *cells, f"{one['episodes']:,}", _training(one)))
+    return markdown(("learner", "classes", "1st", "2nd", "3rd", "5th", "10th", "test streams", "training"), rows)
 
 
 def sequence_speed() -> str:

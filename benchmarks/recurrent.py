@@ -15,7 +15,7 @@ from kshot.cli.build import fixed_tasks, load_best
 from kshot.cli.learner_options import RecurrentOptions
 from kshot.cli.run_config import load_config
 from kshot.presentations import evaluate_presentations
-from omniglot import curve
+from omniglot import curve, training
 from rows import result_row, write_rows
 
 NAMES = {"mann": "MANN", "ntm": "NTM", "lstm": "LSTM"}
@@ -63,6 +63,7 @@ def main() -> None:
                 steps=position["step"],
                 selected=f"best on {told.val_tasks} validation tasks",
                 curve=curve(options.run),
+                training=training(options.run),
             )
         )
     write_rows("recurrent", rows)
