@@ -122,6 +122,25 @@ def first_order_direction(learner: Learner, tasks: Episode) -> dict[str, Tensor]
     return total
 
 
+def through_the_descent(learner: Learner, tasks: Episode) -> dict[str, Tensor]:
+    """Differentiate every step towards the minimum that implicit MAML differentiates, where they have arrived."""
+    assert isinstance(learner, MAML)
+    start, losses = dict(learner.model.named_parameters()), []
+    for support, query in unstack(tasks):
+        weights = start
+        for _ in range(learner.steps):
+            away = sum((weight - start[name]).square().sum() for name, weight in weights.items())
+            value = (
+                F.cross_entropy(functional_call(learner.model, weights, support.x), support.y)
+                + learner.proximity / 2 * away
+            )
+            gradients = torch.autograd.grad(value, list(weights.values()), create_graph=True)
+            weights = {n: w - learner.lr * g for (n, w), g in zip(weights.items(), gradients, strict=True)}
+        losses.append(F.cross_entropy(functional_call(learner.model, weights, query.x), query.y))
+    found = torch.autograd.grad(torch.stack(losses).mean(), list(start.values()))
+    return {f"model.{name}": gradient for name, gradient in zip(start, found, strict=True)}
+
+
 def each_member(learner: Learner, tasks: Episode) -> dict[str, Tensor]:
     """Return what a second-order and a first-order member take for their gradients alone."""
     exact, inexact = learner.members
@@ -241,6 +260,8 @@ LEARNERS: dict[str, Callable[[], Row]] = {
         pictures(),
         None,
     ),
+    "meta-sgd": lambda: (MAML(conv(group_norm), 0.4, 2, learn_lr="per_parameter"), pictures(), None),
+    "imaml": lambda: (MAML(nn.Linear(6, 3), 0.3, 40, "implicit", cg_steps=21), rows(), through_the_descent),
     "maml, reverse": lambda: (MAML(conv(group_norm), 0.4, 2, "reverse"), pictures(), None),
     "maml, some layers adapted": lambda: (
         MAML(MLP(6, 8, 3), 0.4, 2, adapts=lambda name: name.startswith("layers.2")),

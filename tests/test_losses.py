@@ -1,11 +1,13 @@
 """The Gaussian log-likelihood against torch's own density, and everywhere that a loss is looked at."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 from torch.distributions import Normal
 
 from kshot.core import one_hot
@@ -86,3 +88,9 @@ def test_training_evaluation_progress_and_report_say_log_likelihood(tmp_path: Pa
     assert max(line["val_log-likelihood"] for line in metrics) == trained.best
     assert "Validation log-likelihood" in learning_curve(metrics)
     assert "log-likelihood" in results_table({"NeuralProcess": result})
+
+
+@pytest.mark.parametrize("judged", [cross_entropy, cross_entropy.metric])
+def test_one_column_is_no_choice_of_classes(judged: Callable[[Tensor, Tensor], Tensor]) -> None:
+    with pytest.raises(ValueError, match="found targets of one column"):
+        judged(torch.zeros(4, 1), torch.randn(4, 1))

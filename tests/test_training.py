@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from kshot.checkpoint import load_checkpoint
 from kshot.core import Batch, Episode, Learner
+from kshot.evaluation import evaluate
 from kshot.learners.gradient import MAML
 from kshot.learners.gradient.inner_loop import Mode
 from kshot.learners.metric import Prototypical
@@ -207,20 +209,34 @@ class Poisoned(TaskSource):
 def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights() -> None:
     model = MAML(MLP(1, 4, 1), 0.01, loss=mean_squared_error)
     with pytest.raises(
-        FloatingPointError, match="became inf at step 3: in task 0 of the meta-batch, first in the loss"
+        FloatingPointError, match="became inf at step 3: in task 1 of 1 in the meta-batch, first in the loss"
     ):
         train(model, Poisoned(0, 10), steps=5, tasks_per_step=1)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-def test_a_run_that_diverges_names_the_task_and_keeps_the_weights_of_the_step_before(tmp_path: Path) -> None:
+def test_a_run_that_diverges_names_the_task_and_makes_no_checkpoint_of_it(tmp_path: Path) -> None:
     model = MAML(MLP(1, 4, 1), 0.01, loss=mean_squared_error)
-    with pytest.raises(FloatingPointError, match=r"step 1: in task 2 of the meta-batch.*last\.safetensors holds them"):
+    with pytest.raises(FloatingPointError, match=r"step 1: in task 3 of 4 .* weights of the step before\. Lower"):
         train(model, Poisoned(0, 10), steps=5, tasks_per_step=4, out=tmp_path)
-    assert load_checkpoint(tmp_path / "last.safetensors")["position"]["step"] == 0
+    assert not (tmp_path / "last.safetensors").exists()
 
 
-def test_a_run_that_diverges_keeps_the_running_averages_of_the_step_before(tmp_path: Path) -> None:
+def test_a_step_size_that_explodes_leaves_the_checkpoints_of_before(tmp_path: Path) -> None:
+    model, tasks = MAML(MLP(1, 4, 1), 0.01, loss=mean_squared_error), Sinusoids(5, 5, length=8)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    exploding = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < 5 else 1e9)
+    schedule: dict[str, Any] = {"optimizer": optimizer, "scheduler": exploding, "every": 4, "steps": 40}
+    with pytest.raises(FloatingPointError, match=r"best\.safetensors and .*last\.safetensors, are as they were"):
+        train(model, tasks, validation=tasks, out=tmp_path, **schedule)
+    assert not math.isfinite(evaluate(model, tasks).mean), "the step before had spoiled the weights already"
+    last = load_checkpoint(tmp_path / "last.safetensors")
+    assert last["position"]["step"] == 4
+    model.load_state_dict(last["learner"])
+    assert evaluate(model, tasks).mean < 100
+
+
+def test_a_run_that_diverges_keeps_the_running_averages_of_the_step_before() -> None:
     def model() -> MAML:
         torch.manual_seed(0)
         body = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4))
@@ -228,18 +244,17 @@ def test_a_run_that_diverges_keeps_the_running_averages_of_the_step_before(tmp_p
 
     diverged, stopped = model(), model()
     with pytest.raises(FloatingPointError, match="at step 3"):
-        train(diverged, Poisoned(0, 10), steps=5, tasks_per_step=1, out=tmp_path)
+        train(diverged, Poisoned(0, 10), steps=5, tasks_per_step=1)
     train(stopped, Poisoned(0, 10), steps=2, tasks_per_step=1)
-    saved = load_checkpoint(tmp_path / "last.safetensors")["learner"]
     for name, value in stopped.state_dict().items():
-        assert torch.equal(saved[name], value), name
+        assert torch.equal(diverged.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("mode", ["mixed", "reverse", "first_order"])
 def test_an_inner_step_that_is_too_large_is_traced_to_a_layer(mode: Mode) -> None:
     model = MAML(MLP(1, 4, 4, 1), 1e15, 5, mode, loss=mean_squared_error)
     with pytest.raises(
-        FloatingPointError, match=r"step 1: in task 0 of the meta-batch, first in layer model\.layers\.\d \("
+        FloatingPointError, match=r"step 1: in task 1 of 4 in the meta-batch, first in layer model\.layers\.\d \("
     ):
         train(model, Sinusoids(5, 5), steps=5, tasks_per_step=4)
 
@@ -260,7 +275,9 @@ class RootOfZero(Learner):
 
 def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights() -> None:
     learner = RootOfZero()
-    with pytest.raises(FloatingPointError, match=r"a gradient that is not finite: in task 0.*the gradient of weight"):
+    with pytest.raises(
+        FloatingPointError, match=r"a gradient that is not finite: in task 1 of 16.*the gradient of weight"
+    ):
         train(learner, Sinusoids(5, 5), steps=1)
     assert learner.weight.item() == 0
 

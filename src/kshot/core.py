@@ -75,6 +75,9 @@ class Learner(nn.Module, ABC):
     Args:
         loss: what the query predictions are judged by; it brings its metric.
 
+    Raises:
+        TypeError: ``loss`` is no Loss.
+
     >>> class NearestMean(Learner):
     ...     def adapt(self, support):
     ...         return support.y.mT @ support.x / support.y.sum(0)[:, None]
@@ -97,6 +100,11 @@ class Learner(nn.Module, ABC):
 
     def __init__(self, loss: Loss = cross_entropy) -> None:
         super().__init__()
+        if not isinstance(loss, Loss):
+            raise TypeError(
+                f"loss must be a kshot.losses.Loss, which brings its metric; found a {type(loss).__name__}. Take "
+                "one of kshot.losses, or make one: Loss(function, metric, name, higher_is_better)."
+            )
         self.loss = loss
 
     def encode(self, x: Inputs) -> Inputs:

@@ -25,9 +25,10 @@ def culprit(learner: Learner, tasks: Tasks) -> str:
 
     The tasks are taken one at a time; the learner's ``.grad`` are left as they were.
     """
-    for number, task in enumerate(unstack(tasks) if isinstance(tasks, Episode) else tasks):
+    listed = unstack(tasks) if isinstance(tasks, Episode) else tasks
+    for number, task in enumerate(listed, 1):
         if where := _first_in(learner, task):
-            return f"in task {number} of the meta-batch, first in {where}"
+            return f"in task {number} of {len(listed)} in the meta-batch, first in {where}"
     return "in no task of the meta-batch alone"
 
 

@@ -65,12 +65,12 @@ def _labelled_mean(values: Tensor, y: Tensor) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    _check_shapes(logits, y, "class")
+    _check_classes(logits, y)
     return -(F.log_softmax(logits, -1) * y).sum() / y.sum().clamp_min(1)
 
 
 def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    _check_shapes(logits, y, "class")
+    _check_classes(logits, y)
     return _labelled_mean(_right(logits, y).to(y.dtype), y)
 
 
@@ -100,6 +100,15 @@ def _check_shapes(prediction: Tensor, y: Tensor, column: str = "target") -> None
         raise ValueError(
             f"predictions must have the shape of the targets, {tuple(y.shape)}; found {tuple(prediction.shape)}. Give the "
             f"net one output a {column}."
+        )
+
+
+def _check_classes(logits: Tensor, y: Tensor) -> None:
+    _check_shapes(logits, y, "class")
+    if y.shape[-1] == 1:  # whose softmax is one, whatever the logit: a loss of zero
+        raise ValueError(
+            "cross_entropy compares two or more classes; found targets of one column. For regression pass "
+            "loss=kshot.losses.mean_squared_error."
         )
 
 

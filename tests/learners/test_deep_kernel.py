@@ -83,3 +83,10 @@ def test_once_trained_its_errors_are_as_large_as_it_says() -> None:
 def test_too_little_variance_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="a variance above zero and a noise above"):
         DeepKernel(nn.Identity(), **wrong)
+
+
+def test_a_covariance_without_a_cholesky_factor_is_told() -> None:
+    learner = DeepKernel(nn.Identity(), kernels.linear, variance=1e6, noise=1.1e-4)
+    x, y = torch.randn(60, 3), torch.randn(60, 1)
+    with pytest.raises(ValueError, match="of 60 examples has no Cholesky factor"):
+        learner.adapt(Batch(x, y))

@@ -112,3 +112,13 @@ def test_members_have_the_optimizer_that_they_have_alone() -> None:
     assert sum(len(group["params"]) for group in wrapped.default_optimizer().param_groups) == len(
         list(wrapped.parameters())
     )
+
+
+def test_whether_the_gradient_is_exact_is_loaded_with_the_members() -> None:
+    def annealed() -> Ensemble:
+        return Ensemble([MAML(MLP(1, 8, 1), 0.01, loss=mean_squared_error, first_order_until=0.5) for _ in range(2)])
+
+    saved, other = annealed(), annealed()
+    saved.at_progress(0.2)
+    other.load_state_dict(saved.state_dict())
+    assert not other.exact_gradient

@@ -334,10 +334,15 @@ def test_adam_has_a_gradient_where_the_inner_gradient_is_zero() -> None:
 
 
 def test_learned_step_sizes_serve_more_steps_than_they_were_made_for() -> None:
-    learner, support = MAML(layer_norm_mlp(), 0.1, 2, learn_lr="per_layer_per_step"), unstack(stacked(ROWS))[0].support
-    learner.steps = 4
-    constant = MAML(learner.model, 0.1, 4)
-    torch.testing.assert_close(learner.adapt(support), constant.adapt(support))
+    learner = MAML(layer_norm_mlp(), 0.1, 2, learn_lr="per_layer_per_step", test_steps=4).eval()
+    for sizes in learner.sizes:
+        nn.init.uniform_(sizes, 0.05, 0.5)  # none like another
+    support, weights = unstack(stacked(ROWS))[0].support, dict(learner.model.named_parameters())
+    for step in (0, 1, 1, 1):
+        loss = loss_of(functional_call(learner.model, weights, (support.x,)), support.y)
+        steps = zip(weights.items(), learner.sizes, torch.autograd.grad(loss, list(weights.values())), strict=True)
+        weights = {name: weight - sizes[step] * gradient for (name, weight), sizes, gradient in steps}
+    torch.testing.assert_close(learner.adapt(support), weights)
 
 
 @pytest.mark.parametrize("truncate", [0, 2, 9])
@@ -623,10 +628,23 @@ def test_numbers_out_of_range_and_options_apart_are_refused(options: dict[str, A
         MAML(nn.Linear(4, 2), 0.1, **options)
 
 
-def test_dropout_has_no_implicit_gradient() -> None:
-    with pytest.raises(ValueError, match="dropout makes it another at every step"):
-        MAML(nn.Sequential(nn.Dropout(0.3), nn.Linear(4, 2)), 0.1, 3, "implicit")
-    MAML(nn.Sequential(nn.Dropout(0.0), nn.Linear(4, 2)), 0.1, 3, "implicit")
+@pytest.mark.parametrize("drawing", [nn.Dropout(0.3), Noisy()], ids=["layer", "function"])
+def test_what_draws_random_numbers_has_no_implicit_gradient(drawing: nn.Module) -> None:
+    learner = MAML(nn.Sequential(drawing, nn.Linear(6, 3)).double(), 0.1, 3, "implicit")
+    for tasks in (stacked(ROWS), unstack(stacked(ROWS))):
+        with pytest.raises(ValueError, match="such as dropout, makes it another at every step"):
+            learner.meta_loss(tasks)
+    assert (
+        MAML(nn.Sequential(nn.Dropout(0.0), nn.Linear(6, 3)).double(), 0.1, 3, "implicit").meta_loss(stacked(ROWS)) > 0
+    )
+
+
+def test_where_every_step_is_differentiated_the_gradient_is_exact() -> None:
+    net = nn.Linear(4, 2)
+    assert MAML(net, 0.1, 3, truncate=3).exact_gradient
+    assert MAML(net, 0.1, 0, "first_order").exact_gradient
+    assert not MAML(net, 0.1, 3, truncate=3, test_steps=5).exact_gradient
+    assert not MAML(net, 0.1, 3, "first_order").exact_gradient
 
 
 def test_an_inner_loop_that_adapts_nothing_is_refused() -> None:
@@ -634,6 +652,11 @@ def test_an_inner_loop_that_adapts_nothing_is_refused() -> None:
         MAML(nn.Linear(2, 2), 0.1, adapts=lambda name: name == "wieght")
     with pytest.raises(ValueError, match="it has none"):
         MAML(nn.ReLU(), 0.1)
+
+
+def test_a_filter_that_leaves_nothing_out_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves none of the model's parameters out: weight, bias"):
+        MAML(nn.Linear(2, 2), 0.1, adapts=lambda name: "head" not in name)
 
 
 @pytest.mark.parametrize("differentiate", ["mixed", "reverse"])

@@ -147,6 +147,6 @@ def test_a_step_size_that_no_gate_reaches_is_refused(lr: float) -> None:
         LearnedRule(lr=lr)
 
 
-def test_steps_below_zero_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 0; found -1"):
-        MetaLSTM(nn.Linear(4, 2), -1)
+def test_steps_below_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1, for its rule to take; found 0"):
+        MetaLSTM(nn.Linear(4, 2), 0)

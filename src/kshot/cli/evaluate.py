@@ -35,7 +35,8 @@ def run_eval(command: Eval) -> None:
     if isinstance(options, RecurrentOptions):
         shots = command.shots if command.shots is not None else options.shots or 1
         for n, streamed in _presentations(learner, tasks, shots).items():
-            console.print(f"presentation {n}: {streamed}", highlight=False, soft_wrap=True)
+            told = f"{streamed.metric} {streamed.short()} (95 % interval, {len(streamed.scores):,} tasks)"
+            console.print(f"presentation {n}: {told}", highlight=False)
             save_result(command.run, streamed, step)
     if can_report(console):
         from kshot.cli.report import report_run

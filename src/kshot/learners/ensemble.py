@@ -57,6 +57,7 @@ class Ensemble(Learner):
         self.settings = {**members[0].settings, "members": f"{len(members)} {kinds.pop()}"}
         for flag in _ANY:
             setattr(self, flag, any(getattr(member, flag) for member in members))
+        self.register_load_state_dict_post_hook(_as_loaded)  # type: ignore[no-untyped-call]
         self._agree()
 
     def at_progress(self, share: float) -> None:
@@ -105,3 +106,7 @@ def _mixture(predictions: Tensor) -> Tensor:
     means, log_deviations = predictions.chunk(2, -1)
     variance = (2 * log_deviations).exp().mean(0) + means.var(0, correction=0)
     return torch.cat([means.mean(0), variance.log() / 2], -1)
+
+
+def _as_loaded(ensemble: Ensemble, _: object) -> None:
+    ensemble._agree()

@@ -80,7 +80,7 @@ def check_source(tasks: Any, learner: Learner) -> None:
     if tasks.letters != learner.loss.letters:
         given, judged = ("strings of letters", "classes") if tasks.letters else ("not strings of letters", "strings")
         raise ValueError(
-            f"the labels of these tasks are {given}, and the loss of this {type(learner).__name__} is for {judged}: what it "
-            "says would be misread. Give kshot.tasks.strings.StringLabels to a learner with loss=kshot.losses.strings, and "
+            f"the labels of these tasks are {given}, and the loss of this {type(learner).__name__} is for {judged}. "
+            "Give kshot.tasks.strings.StringLabels to a learner with loss=kshot.losses.strings, and "
             "to no other."
         )

@@ -81,7 +81,11 @@ class DeepKernel(EncodedLearner):
         self.log_noise = nn.Parameter(torch.tensor(noise - _LEAST_NOISE).log())
 
     def adapt(self, support: Batch) -> Posterior:
-        """Return the posterior, by one Cholesky factor."""
+        """Return the posterior, by one Cholesky factor.
+
+        Raises:
+            ValueError: in these digits there is none.
+        """
         factor = self._factor(support.x)
         return Posterior(support.x, factor, torch.cholesky_solve(support.y, factor))
 
@@ -106,7 +110,13 @@ class DeepKernel(EncodedLearner):
 
     def _factor(self, x: Tensor) -> Tensor:
         noise = self._noise() * torch.eye(len(x), dtype=x.dtype, device=x.device)
-        factor: Tensor = torch.linalg.cholesky(self._covariance(x, x) + noise)
+        try:
+            factor: Tensor = torch.linalg.cholesky(self._covariance(x, x) + noise)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"the covariance of {len(x)} examples has no Cholesky factor in {x.dtype}: the noise is too small beside "
+                "the kernel's values, or some are not finite. Raise noise=, normalise the embeddings, or compute in float64."
+            ) from error
         return factor
 
     def _covariance(self, x: Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad, jvp
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from kshot.learners.gradient.inner_loop import (
     Autocast,
@@ -17,6 +17,7 @@ from kshot.learners.gradient.inner_loop import (
     forward_derivatives,
     plainly,
 )
+from kshot.learners.gradient.random_state import random_state
 from kshot.learners.gradient.update_rules import Sizes, UpdateRule
 from kshot.weights import Weights
 
@@ -55,6 +56,9 @@ def proximal_minimum(
         cg_steps: conjugate gradient iterations.
         damping: how many times the identity is added to the system: it is then solved for smaller eigenvalues of the
             Hessian too, and the derivative is no longer that of the minimum.
+
+    Raises:
+        ValueError: the objective draws random numbers.
     """
     tensors, spec = tree_flatten((weights, given))
     autocast = autocast_as_now(weights)
@@ -88,8 +92,14 @@ class _Minimum(torch.autograd.Function):
             value: Tensor = problem.loss(weights, given) + problem.proximity / 2 * away
             return value
 
-        loop = InnerLoop(problem.rule, "first_order")
-        return tuple(loop(near_start, start, given, problem.sizes).values())
+        before, loop = random_state(), InnerLoop(problem.rule, "first_order")
+        found = tuple(loop(near_start, start, given, problem.sizes).values())
+        if not all(map(torch.equal, tree_leaves(before), tree_leaves(random_state()))):
+            raise ValueError(
+                "implicit follows one support loss to its minimum, and what draws random numbers, such as dropout, makes it "
+                "another at every step. Take it out of the net, or another differentiate."
+            )
+        return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -18,7 +18,7 @@ from kshot.learners.gradient.layers import (
     step_told,
     support_statistics,
 )
-from kshot.learners.gradient.update_rules import Sizes, UpdateRule, sgd
+from kshot.learners.gradient.update_rules import Sizes, UpdateRule, check_step, sgd
 from kshot.losses import Loss, cross_entropy
 from kshot.plain_operations import PlainOperations
 from kshot.validation import check_choice
@@ -67,9 +67,10 @@ class MAML(Learner):
         damping: for ``implicit``, how many times the identity is added to the system that they solve.
 
     Raises:
-        ValueError: no parameter is adapted, a layer of ``model`` cannot stand inside an inner loop or one of ``encoder``
-            outside of it, a name is unknown, a number is out of its range, or ``implicit`` or ``checkpoint_every``, which
-            pass over single steps, meets what needs each of them.
+        ValueError: no parameter is adapted, or ``adapts`` accepts all, a layer of ``model`` cannot stand inside an inner
+            loop or one of ``encoder`` outside of it, a name is unknown, a number is out of its range, or ``implicit`` or
+            ``checkpoint_every``, which pass over single steps, meets what needs each of them.
+        TypeError: ``rule`` is no UpdateRule.
 
     >>> from kshot.losses import mean_squared_error
     >>> learner = MAML(nn.Linear(1, 1), lr=0.1, loss=mean_squared_error)
@@ -104,6 +105,7 @@ class MAML(Learner):
     ) -> None:
         super().__init__(loss)
         check_choice("differentiate", differentiate, Differentiate)
+        check_step(lr, rule)
         check_layers(model, tells_steps=True)
         self.model, self.encoder = model, nn.Identity() if encoder is None else encoder
         check_encoder(self.encoder)
@@ -114,13 +116,21 @@ class MAML(Learner):
         self.truncate, self.checkpoint_every = truncate, checkpoint_every
         self.proximity, self.cg_steps, self.damping = proximity, cg_steps, damping
         self.settings = {"inner steps": str(self.test_steps)}
-        self.adapted = tuple(name for name, _ in model.named_parameters() if adapts is None or adapts(name))
+        names = tuple(name for name, _ in model.named_parameters())
+        self.adapted = names if adapts is None else tuple(filter(adapts, names))
         if not self.adapted:
-            names = ", ".join(name for name, _ in model.named_parameters())
-            raise ValueError(f"adapts must accept at least one parameter of the model; it has {names or 'none'}.")
+            raise ValueError(
+                f"adapts must accept at least one parameter of the model; it has {', '.join(names) or 'none'}."
+            )
+        if adapts is not None and len(self.adapted) == len(names):
+            raise ValueError(
+                f"adapts leaves none of the model's parameters out: {', '.join(names)}. Mend it, or drop it."
+            )
         self._check_numbers(learn_lr)
         self.sizes = None if learn_lr is None else self._learned_sizes(learn_lr)
-        self._exact = differentiate in ("mixed", "reverse") and truncate is None
+        most = max(steps, self.test_steps)
+        unrolled = differentiate in ("mixed", "reverse") and (truncate is None or truncate >= most)
+        self._exact = unrolled or most == 0
         self._check_single_steps()
         # Where nobody tells, training is taken to be at its end: the loss after the last step, differentiated in full.
         self.register_buffer("progress", torch.ones(()), persistent=bool(multi_step or first_order_until))
@@ -214,11 +224,6 @@ class MAML(Learner):
 
     def _check_single_steps(self) -> None:
         implicit = self.differentiate == "implicit"
-        dropout = (layer for layer in self.model.modules() if isinstance(layer, nn.modules.dropout._DropoutNd))
-        if implicit and any(layer.p > 0 for layer in dropout):
-            raise ValueError(
-                "implicit follows one support loss to its minimum, and dropout makes it another at every step."
-            )
         skips = implicit or self.checkpoint_every is not None
         needs = {
             "multi_step": self.multi_step,

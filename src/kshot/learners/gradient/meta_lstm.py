@@ -37,7 +37,7 @@ class MetaLSTM(Learner):
 
     Raises:
         ValueError: a layer of ``model`` cannot stand inside an inner loop, there is no such ``differentiate``, or
-            steps are negative.
+            there is no step.
 
     >>> import torch
     >>> learner = MetaLSTM(nn.Linear(4, 2), steps=3)
@@ -59,8 +59,8 @@ class MetaLSTM(Learner):
     ) -> None:
         super().__init__(loss)
         check_choice("differentiate", differentiate, Mode)
-        if steps < 0:
-            raise ValueError(f"MetaLSTM expects steps of at least 0; found {steps}.")
+        if steps < 1:
+            raise ValueError(f"MetaLSTM expects steps of at least 1, for its rule to take; found {steps}.")
         check_layers(model)
         self.model, self.steps, self.differentiate = model, steps, differentiate
         self.rule = LearnedRule() if rule is None else rule

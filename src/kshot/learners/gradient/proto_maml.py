@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kshot.core import Batch, Inputs, Learner
 from kshot.learners.gradient.inner_loop import InnerLoop, Mode
 from kshot.learners.gradient.layers import check_layers, keeps_statistics, normalises_by_queries, support_statistics
-from kshot.learners.gradient.update_rules import UpdateRule, sgd
+from kshot.learners.gradient.update_rules import UpdateRule, check_step, sgd
 from kshot.losses import Loss, cross_entropy
 from kshot.plain_operations import PlainOperations
 from kshot.validation import check_choice
@@ -40,8 +40,8 @@ class ProtoMAML(Learner):
         rule: how a gradient becomes new weights.
 
     Raises:
-        ValueError: a layer of ``body`` cannot stand inside an inner loop, there is no such ``differentiate``, or
-            steps are negative.
+        ValueError: a layer of ``body`` cannot stand inside an inner loop, there is no such ``differentiate``, the
+            loss is none of labels, or steps or the step size are negative.
 
     >>> import torch
     >>> from kshot.core import one_hot
@@ -63,12 +63,17 @@ class ProtoMAML(Learner):
     ) -> None:
         super().__init__(loss)
         check_choice("differentiate", differentiate, Mode)
+        check_step(lr, rule)
+        if not loss.labels:
+            raise ValueError(
+                f"ProtoMAML classifies; found a loss judged by {loss.metric_name}. For regression take MAML."
+            )
         if steps < 0:
             raise ValueError(f"ProtoMAML expects steps of at least 0; found {steps}.")
         check_layers(body)
         self.body, self.lr, self.steps = body, lr, steps
         self.loop = InnerLoop(sgd() if rule is None else rule, differentiate)
-        self.exact_gradient = differentiate != "first_order"
+        self.exact_gradient = differentiate != "first_order" or steps == 0
         self.settings = {"inner steps": str(steps)}
         self.transductive = normalises_by_queries(body)
         self.uses_unlabelled = self.transductive or keeps_statistics(body)

@@ -50,6 +50,7 @@ class Reptile(Learner):
     Raises:
         ValueError: steps or the batch size are below 1, or the learner has parameters that its inner loop does not adapt,
             or layers with values for each step: nothing would train them.
+        TypeError: the learner is no MAML.
 
     >>> from kshot.learners.gradient.update_rules import adam
     >>> inner = MAML(torch.nn.Linear(6, 3), 1e-3, steps=50, differentiate="first_order", rule=adam((0.0, 0.999)))
@@ -61,6 +62,10 @@ class Reptile(Learner):
     exact_gradient = False
 
     def __init__(self, learner: MAML, steps: int, batch_size: int | None = None, *, tail: bool = False) -> None:
+        if not isinstance(learner, MAML):
+            raise TypeError(
+                f"Reptile moves the start of a MAML; found a {type(learner).__name__}. Give it MAML(net, lr)."
+            )
         super().__init__(learner.loss)
         if steps < 1 or (batch_size is not None and batch_size < 1):
             raise ValueError(f"Reptile expects steps and batch_size of at least 1; found {steps} and {batch_size}.")

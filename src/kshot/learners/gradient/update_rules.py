@@ -4,17 +4,18 @@ A rule is a pair of pure functions. What it keeps between steps (a running mean,
 the meta-gradient passes through it too.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from kshot.weights import Weights
 
-__all__ = ["Sizes", "Slots", "UpdateRule", "adam", "momentum", "sgd"]
+__all__ = ["Sizes", "Slots", "UpdateRule", "adam", "check_step", "momentum", "sgd"]
 
 Slots: TypeAlias = dict[str, Weights]  # what a rule keeps for each weight, by what it is
 Sizes: TypeAlias = dict[str, Tensor]  # the step size of each weight: a scalar, or one for each of its elements
@@ -65,6 +66,19 @@ def adam(betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Update
     Diederik Kingma, Jimmy Ba 2015, "Adam: a method for stochastic optimization".
     """
     return UpdateRule(_no_averages, partial(_scaled, betas, eps), linear=False)
+
+
+def check_step(lr: float, rule: Any) -> None:
+    """Refuse what no inner step can be taken by.
+
+    Raises:
+        ValueError: the step size is negative or not finite.
+        TypeError: the rule is none, such as ``adam`` where ``adam()`` was meant.
+    """
+    if not 0 <= lr < math.inf:
+        raise ValueError(f"the inner step size must be finite and at least 0; found {lr}.")
+    if rule is not None and not isinstance(rule, UpdateRule):
+        raise TypeError(f"rule must be an UpdateRule, such as adam() gives; found a {type(rule).__name__}.")
 
 
 # Functions of the module, so that rules, and learners with them, can be pickled.

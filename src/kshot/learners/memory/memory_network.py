@@ -183,9 +183,8 @@ class MemoryNetwork(Learner):
         """Return how many sentences are newer than each, and 1 where one is there and not too old to be looked at."""
         steps = (present > 0).long()
         if self.training and self.time_noise:
-            drawn = torch.rand(
-                present.shape, dtype=present.dtype, device=present.device
-            )  # compiles, as rand_like does not
+            # Of a size alone: what is drawn like a tensor cannot be compiled.
+            drawn = torch.rand(present.shape, device=present.device)
             steps = steps * (1 + (drawn < self.time_noise))
         age = steps.flip(0).cumsum(0).flip(0) - 1
         visible = (present > 0) & (age < self.memory)
