@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 from kshot.checkpoint import load_learner
 from kshot.cli.build_gradient import build_maml, build_proto_maml, build_reptile
 from kshot.cli.build_memory import build_in_context, build_recurrent, build_snail
+from kshot.cli.features import features_of
 from kshot.cli.learner_options import (
     DATA,
     Distance,
@@ -192,7 +193,8 @@ def _build_metric(options: MetricOptions, picture: torch.Size) -> Learner:
         score = relation_score(options.filters, pixels // 4, norm=norm)
         encoder = relation_encoder(channels, options.filters)
         return Relation(encoder, score, transductive=options.batch_statistics)
-    encoder, features = Conv4(channels, options.filters), options.filters * (pixels // 16) ** 2
+    encoder = Conv4(channels, options.filters)
+    features = features_of(encoder, picture)
     match options:
         case RidgeOptions():
             return Ridge(encoder)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from kshot.cli.features import features_of
 from kshot.cli.learner_options import MAMLOptions, ProtoMAMLOptions, ReptileOptions
 from kshot.learners.gradient import MAML, ProtoMAML, Reptile
 from kshot.learners.gradient.update_rules import adam, sgd
@@ -62,7 +63,7 @@ def build_reptile(options: ReptileOptions, picture: torch.Size, inner_steps: int
     """Build Reptile with the paper's net, whose last maps are flattened."""
     norm = BatchStatisticsNorm if options.transductive else SupportStatisticsNorm
     body = Conv4(picture[0], options.filters, "stride" if options.net == "strided" else "pool", "flatten", norm)
-    model = nn.Sequential(body, nn.Linear(_features(body, picture), options.ways))
+    model = nn.Sequential(body, nn.Linear(features_of(body, picture), options.ways))
     steps = options.test_steps if inner_steps is None else inner_steps
     rule = adam((0.0, 0.999)) if options.inner_rule == "adam" else sgd()
     learner = MAML(model, options.inner_lr, steps, "first_order", rule=rule)
@@ -91,7 +92,7 @@ def _pictures(options: MAMLOptions, picture: torch.Size) -> tuple[nn.Module, nn.
         third = conv.blocks[2]
         assert isinstance(third, nn.Sequential)
         third.insert(2, FiLM(options.filters, 100))  # behind the third convolution and its normalisation
-    return conv, nn.Linear(_features(conv, picture), options.ways)
+    return conv, nn.Linear(features_of(conv, picture), options.ways)
 
 
 def _start_as_finn(body: nn.Module, head: nn.Module) -> None:
@@ -107,11 +108,6 @@ def _start_as_finn(body: nn.Module, head: nn.Module) -> None:
             nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-
-
-def _features(body: nn.Module, picture: torch.Size) -> int:
-    with torch.no_grad():
-        return int(body(torch.zeros(2, *picture)).shape[1])
 
 
 def _start_at_zero(options: MAMLOptions, head: nn.Module) -> None:

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from kshot.cli.features import features_of
 from kshot.cli.learner_options import InContextOptions, RecurrentOptions, SNAILOptions
 from kshot.learners.memory import SNAIL, InContext, MANNCell, NTMCell, Recurrent
 from kshot.losses import LETTERS, cross_entropy, strings
@@ -43,12 +44,13 @@ def build_snail(options: SNAILOptions, picture: torch.Size) -> SNAIL:
 def build_in_context(options: InContextOptions, picture: torch.Size) -> InContext:
     """Build an in-context transformer on a convolutional net."""
     encoder = Conv4(picture[0], options.filters)
-    features, most = options.filters * (picture[1] // 16) ** 2, max(100, options.train_ways)
-    return InContext(encoder, features, blocks=options.blocks, max_ways=most)
+    most = max(100, options.train_ways)
+    return InContext(encoder, features_of(encoder, picture), blocks=options.blocks, max_ways=most)
 
 
 def _embedding(filters: int, picture: torch.Size) -> nn.Module:
     """Return a net whose embeddings start with one length, so that their dot products, for attention, tell likeness."""
-    map_down = nn.Linear(filters * (picture[1] // 16) ** 2, _EMBEDDED)
+    conv = Conv4(picture[0], filters)
+    map_down = nn.Linear(features_of(conv, picture), _EMBEDDED)
     nn.init.orthogonal_(map_down.weight)
-    return nn.Sequential(Conv4(picture[0], filters), map_down, nn.LayerNorm(_EMBEDDED))
+    return nn.Sequential(conv, map_down, nn.LayerNorm(_EMBEDDED))
