@@ -1,16 +1,14 @@
 """The Gaussian log-likelihood against torch's own density, and everywhere that a loss is looked at."""
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor
 from torch.distributions import Normal
 
-from kshot.core import one_hot
+from kshot.core import Batch, Episode, one_hot
 from kshot.evaluation import evaluate
 from kshot.learners.gradient import MAML
 from kshot.learners.memory import NeuralProcess
@@ -21,6 +19,7 @@ from kshot.report.figures import learning_curve
 from kshot.report.page import results_table
 from kshot.run_folder import read_lines
 from kshot.tasks.functions import GaussianProcesses
+from kshot.tasks.sinusoid import Sinusoids
 from kshot.training import train
 
 
@@ -90,7 +89,12 @@ def test_training_evaluation_progress_and_report_say_log_likelihood(tmp_path: Pa
     assert "log-likelihood" in results_table({"NeuralProcess": result})
 
 
-@pytest.mark.parametrize("judged", [cross_entropy, cross_entropy.metric])
-def test_one_column_is_no_choice_of_classes(judged: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_regression_without_its_loss_is_refused() -> None:
+    learner, tasks = MAML(MLP(1, 4, 1), 0.1), Sinusoids(5, 5, length=2)
+    for drawn in (next(tasks.batches(2)), list(tasks)):
+        with pytest.raises(ValueError, match=r"found targets of one column.*mean_squared_error"):
+            learner.meta_loss(drawn)
     with pytest.raises(ValueError, match="found targets of one column"):
-        judged(torch.zeros(4, 1), torch.randn(4, 1))
+        evaluate(learner, tasks)
+    one_class = Episode(*(Batch(torch.zeros(2, 3, 1), torch.ones(2, 3, 1)) for _ in range(2)))
+    assert learner.meta_loss(one_class) == 0

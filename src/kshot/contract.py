@@ -213,13 +213,11 @@ def check_meta_gradient(case: Case) -> None:
             "normalisation layers; or declare exact_gradient=False and pass direction=.",
         )
         return
-    if case.direction is None:
-        exact = error < _FINITE_DIFFERENCE
-        raise ContractError(
-            "exact_gradient=False is declared, but the gradient is exact. Declare it True."
-            if exact
-            else "exact_gradient=False needs direction=: what the method takes for a gradient."
-        )
+    _require(
+        error > _FINITE_DIFFERENCE, "exact_gradient=False is declared, but the gradient is exact. Declare it True."
+    )
+    _require(case.direction is not None, "exact_gradient=False needs direction=: what the method takes for a gradient.")
+    assert case.direction is not None
     stated = case.direction(case.learner, case.tasks)
     for name, gradient in found.items():
         _equal(gradient, stated[name], f"the gradient of {name} must be the direction that the method states.", least)

@@ -142,7 +142,7 @@ class Learner(nn.Module, ABC):
 
         Raises:
             ValueError: there is no task, or something else than an Episode of Batches, labels are integers, shapes do not
-                fit, or support and query disagree on the ways.
+                fit, support and query disagree on the ways, or the loss is for classes and the targets are none.
         """
         losses: Any = self._map(self.task_loss, tasks, chunk_size)
         return losses if isinstance(losses, Tensor) else torch.stack(losses)
@@ -159,6 +159,7 @@ class Learner(nn.Module, ABC):
         """Check stacked tasks and encode all their examples in one pass."""
         _check_kind(tasks)
         check_task(tasks, axes=("tasks", "n"))
+        self._check_judged(tasks)
         # Flat, so that the encoder's convolutions never see a task axis.
         flat = [map_leaves(lambda leaf: leaf.flatten(0, 1), batch.x) for batch in tasks]
         encoded = encode_together(self.encode, flat)
@@ -180,7 +181,17 @@ class Learner(nn.Module, ABC):
         for task in tasks:
             _check_kind(task)
             check_task(task, axes=("n",))
+            self._check_judged(task)
         return [function(task) for task in self._encode_listed(tasks)]
+
+    def _check_judged(self, tasks: Episode) -> None:
+        """Refuse regression by a loss of classes: of a single column the softmax is one, whatever is predicted."""
+        y = tasks.query.y
+        if self.loss.softmax and y.shape[-1] == 1 and not ((y == 0) | (y == 1)).all():
+            raise ValueError(
+                f"the loss of this {type(self).__name__} compares classes; found targets of one column, no labels. "
+                "For regression pass loss=kshot.losses.mean_squared_error."
+            )
 
     def _encode_listed(self, tasks: Sequence[Episode]) -> list[Episode]:
         batches = [batch for task in tasks for batch in task]

@@ -32,7 +32,7 @@ class Loss:
     Both take a prediction ``(q, ...)`` and targets ``y`` of ``(q, ways)`` or ``(q, d)``, and return a scalar tensor.
     Where y are ``labels``, an all-zero row is an unlabelled example. ``softmax`` says that the softmax of a prediction is
     meant as probabilities of the labels; ``gaussian``, that it holds the means of the targets and then the logarithms of
-    their deviations; ``letters``, that a label is a string of letters, as ``kshot.tasks.strings`` makes them.
+    their deviations; ``string_labels``, that a label is a string of letters, as ``kshot.tasks.strings`` makes them.
 
     >>> cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item() < 0.13
     True
@@ -47,7 +47,7 @@ class Loss:
     labels: bool = True
     softmax: bool = False
     gaussian: bool = False
-    letters: bool = False
+    string_labels: bool = False
 
     def __call__(self, prediction: Tensor, y: Tensor) -> Tensor:
         """Return the loss of one task, a scalar."""
@@ -65,12 +65,12 @@ def _labelled_mean(values: Tensor, y: Tensor) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    _check_classes(logits, y)
+    _check_shapes(logits, y, "class")
     return -(F.log_softmax(logits, -1) * y).sum() / y.sum().clamp_min(1)
 
 
 def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    _check_classes(logits, y)
+    _check_shapes(logits, y, "class")
     return _labelled_mean(_right(logits, y).to(y.dtype), y)
 
 
@@ -103,15 +103,6 @@ def _check_shapes(prediction: Tensor, y: Tensor, column: str = "target") -> None
         )
 
 
-def _check_classes(logits: Tensor, y: Tensor) -> None:
-    _check_shapes(logits, y, "class")
-    if y.shape[-1] == 1:  # whose softmax is one, whatever the logit: a loss of zero
-        raise ValueError(
-            "cross_entropy compares two or more classes; found targets of one column. For regression pass "
-            "loss=kshot.losses.mean_squared_error."
-        )
-
-
 def _mean_squared_error(prediction: Tensor, y: Tensor) -> Tensor:
     _check_shapes(prediction, y)
     return (prediction - y).square().mean()
@@ -135,7 +126,7 @@ def _bit_error(logits: Tensor, y: Tensor) -> Tensor:
 cross_entropy = Loss(_cross_entropy, _accuracy, "accuracy", higher_is_better=True, softmax=True)
 mean_squared_error = Loss(_mean_squared_error, _mean_squared_error, "MSE", higher_is_better=False, labels=False)
 # Strings of letters out of five: right where every character is.
-strings = Loss(_string_cross_entropy, _string_accuracy, "accuracy", higher_is_better=True, letters=True)
+strings = Loss(_string_cross_entropy, _string_accuracy, "accuracy", higher_is_better=True, string_labels=True)
 
 
 def _gaussian_log_likelihood(prediction: Tensor, y: Tensor) -> Tensor:

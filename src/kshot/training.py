@@ -198,6 +198,8 @@ class _Run(Position):
             message = self._divergence(batch, value)
             for buffer, value_before in zip(self.learner.buffers(), before, strict=True):
                 buffer.copy_(value_before)
+            if self.folder is not None and not self.folder.last.exists():
+                self.folder.save_last(self._content())  # of the step before, where nothing else is kept
             raise FloatingPointError(message)
         self.optimizer.step()
         if self.scheduler is not None:
@@ -207,14 +209,15 @@ class _Run(Position):
 
     def _divergence(self, tasks: Tasks, value: float) -> str:
         """Say where the step went wrong, and which weights there are to go on from."""
-        # The step before may have spoiled the weights already, so that no checkpoint is made of it.
+        # Before the numbers run out the weights are spoiled for some steps already: no checkpoint is replaced by them.
         files = () if self.folder is None else (self.folder.best, self.folder.last)
         saved = " and ".join(str(file) for file in files if file.exists())
-        kept = f"; the checkpoints of before, {saved}, are as they were" if saved else ""
+        kept = f"; of earlier steps are {saved}" if saved else ""
         what = ", with a gradient that is not finite" if math.isfinite(value) else ""
         return (
             f"the meta-loss became {value} at step {self.step + 1}{what}: {culprit(self.learner, tasks)}. The learner "
-            f"has the weights of the step before{kept}. Lower the learning rates, inner and outer, or clip the gradient."
+            f"has the weights of the step before, perhaps spoiled already{kept}. Lower the learning rates, inner and outer, "
+            "or clip the gradient."
         )
 
     def improves(self, result: Evaluation) -> bool:

@@ -19,6 +19,7 @@ CALLS = {
     'Recurrent(LSTM(4, 8), net, 2, judged="queries")': "judged must be one of 'stream', 'query'; found 'queries'.",
     'Conv4(downsample="Pool")': "downsample must be one of 'pool', 'stride'; found 'Pool'.",
     "MAML(net, 0.1, rule=adam)": "rule must be an UpdateRule, such as adam() gives; found a function.",
+    "FineTune(net, 0.1, rule=adam)": "rule must be an UpdateRule, such as adam() gives; found a function.",
     "MAML(net, -0.1)": "the inner step size must be finite and at least 0; found -0.1.",
     "ProtoMAML(net, float('nan'))": "the inner step size must be finite and at least 0; found nan.",
     "ProtoMAML(net, 0.1, loss=mean_squared_error)": "ProtoMAML classifies; found a loss judged by MSE. For regression take "
@@ -36,6 +37,7 @@ from kshot.learners.gradient import MAML, MetaLSTM, ProtoMAML, Reptile
 from kshot.learners.gradient.inner_loop import InnerLoop
 from kshot.learners.gradient.update_rules import adam
 from kshot.learners.memory import MemoryNetwork, Recurrent
+from kshot.learners.transfer import FineTune
 from kshot.losses import mean_squared_error
 from kshot.nets.cells import LSTM
 from kshot.nets.conv import Conv4

@@ -1,6 +1,7 @@
 """A deep ensemble against its members."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -114,11 +115,12 @@ def test_members_have_the_optimizer_that_they_have_alone() -> None:
     )
 
 
-def test_whether_the_gradient_is_exact_is_loaded_with_the_members() -> None:
-    def annealed() -> Ensemble:
-        return Ensemble([MAML(MLP(1, 8, 1), 0.01, loss=mean_squared_error, first_order_until=0.5) for _ in range(2)])
-
-    saved, other = annealed(), annealed()
+@pytest.mark.parametrize("wrap", [lambda one: Ensemble([one, waves()[0]]), OpenSet], ids=["ensemble", "open set"])
+def test_whether_the_gradient_is_exact_is_loaded_with_the_members(wrap: Callable[[Learner], Learner]) -> None:
+    saved, other = (wrap(MAML(MLP(1, 8, 1), 0.01, 2, loss=mean_squared_error, first_order_until=0.5)) for _ in range(2))
     saved.at_progress(0.2)
+    assert not saved.exact_gradient
     other.load_state_dict(saved.state_dict())
     assert not other.exact_gradient
+    other.at_progress(0.7)
+    assert other.exact_gradient

@@ -19,6 +19,7 @@ from kshot.tasks.labelled import LabelledData
 from kshot.tasks.repeated import Repeated
 from kshot.tasks.stories import VOCABULARY, Stories
 from kshot.tasks.strings import StringLabels
+from kshot.tasks.variable_shots import VariableShots
 from kshot.training import train
 
 CELLS: dict[str, Callable[[int], Cell]] = {
@@ -257,11 +258,14 @@ def test_strings_are_judged_as_strings_and_nothing_else_is() -> None:
     classes = Episodes(rows(), 3, 2, 1, length=4)
     letters, by_class = StringLabels(classes), Recurrent(LSTM(6 + 25, 4), nn.Identity(), 25).double()
     by_letter = Recurrent(LSTM(6 + 25, 4), nn.Identity(), 25, strings).double()
-    assert evaluate(by_letter, Repeated(letters, 2)).metric == "accuracy"
+    for wrapped in (letters, Repeated(letters, 2), VariableShots(letters, (1, 6))):
+        assert evaluate(by_letter, wrapped).metric == "accuracy"
     for refused in (evaluate, evaluate_presentations, lambda *given: train(*given, steps=1)):
-        with pytest.raises(ValueError, match="strings of letters, and the loss of this Recurrent is for classes"):
+        with pytest.raises(ValueError, match="are strings, and the loss of this Recurrent is not for strings"):
             refused(by_class, Repeated(letters, 2))
-    with pytest.raises(ValueError, match="not strings of letters, and the loss of this Recurrent is for strings"):
+    with pytest.raises(
+        ValueError, match="the loss of this Recurrent is for strings, and labels of these tasks are none"
+    ):
         evaluate(by_letter, classes)
 
 

@@ -194,18 +194,17 @@ def _build_metric(options: MetricOptions, picture: torch.Size) -> Learner:
         encoder = relation_encoder(channels, options.filters)
         return Relation(encoder, score, transductive=options.batch_statistics)
     encoder = Conv4(channels, options.filters)
-    features = features_of(encoder, picture)
     match options:
         case RidgeOptions():
             return Ridge(encoder)
         case PrototypicalOptions():
             return Prototypical(encoder, distance=_DISTANCES[options.distance])
         case MatchingOptions():
-            context = FullContext(features) if options.full_context else None
+            context = FullContext(features_of(encoder, picture)) if options.full_context else None
             temperature: float | Literal["learned"] = "learned" if options.learn_temperature else 1.0
             return Matching(encoder, distance=_DISTANCES[options.distance], temperature=temperature, context=context)
         case SiameseOptions(pair_loss="verification"):
-            return Siamese(encoder, WeightedL1(features), verification)
+            return Siamese(encoder, WeightedL1(features_of(encoder, picture)), verification)
         case SiameseOptions(pair_loss="n-pair"):
             return Siamese(encoder, distances.squared_euclidean, n_pair)
         case SiameseOptions(pair_loss=name):

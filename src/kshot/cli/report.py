@@ -80,7 +80,7 @@ def _in_words(steps: int) -> str:
 
 
 def _answers(learner: Learner, tasks: TaskSource) -> list[Section]:
-    if tasks.letters:
+    if tasks.string_labels:
         return []  # an answer is a word, not one of the classes that a picture could be put to
     task = next(iter(tasks.batches(1)))
     assert isinstance(task, Episode)

@@ -38,7 +38,8 @@ class NumberedTasks(TaskSource):
         known = Repeated(source, count)
         if not isinstance(known.tasks, Episode):
             raise ValueError("NumberedTasks expects tasks of one size; the source gives a list of different ones.")
-        self.count, self.tasks, self.letters, self._stamp = count, known.tasks, known.letters, known.stamp
+        self.count, self.tasks, self._stamp = count, known.tasks, known.stamp
+        self.string_labels = source.string_labels
 
     @property
     def stamp(self) -> Mapping[str, str]:

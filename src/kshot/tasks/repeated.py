@@ -40,7 +40,7 @@ class Repeated(TaskSource):
         if count < 1:
             raise ValueError(f"count must be at least 1; found {count}.")
         super().__init__(source.seed, count if length is None else length)
-        self.source, self.count, self.letters = source, count, source.letters
+        self.source, self.count, self.string_labels = source, count, source.string_labels
         self.tasks = source.sample(np.arange(count))
 
     @property

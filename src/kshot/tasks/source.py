@@ -23,7 +23,7 @@ class TaskSource(Dataset[Episode]):
         length: how many tasks there are for ``len``, iteration and ``batches``.
     """
 
-    letters: bool = False  # labels are strings of letters, which a loss for classes would misread
+    string_labels: bool = False  # labels are strings of letters, which a loss for classes would misread
 
     def __init__(self, seed: int, length: int) -> None:
         if length < 1:
@@ -77,10 +77,13 @@ def check_source(tasks: Any, learner: Learner) -> None:
             f"{type(tasks).__name__}. Give the source itself; for tasks of your own, derive from "
             "kshot.tasks.source.TaskSource."
         )
-    if tasks.letters != learner.loss.letters:
-        given, judged = ("strings of letters", "classes") if tasks.letters else ("not strings of letters", "strings")
+    if tasks.string_labels and not learner.loss.string_labels:
         raise ValueError(
-            f"the labels of these tasks are {given}, and the loss of this {type(learner).__name__} is for {judged}. "
-            "Give kshot.tasks.strings.StringLabels to a learner with loss=kshot.losses.strings, and "
-            "to no other."
+            f"labels of these tasks are strings, and the loss of this {type(learner).__name__} is not for strings. Pass "
+            "loss=kshot.losses.strings, or one of yours with Loss(…, string_labels=True)."
+        )
+    if learner.loss.string_labels and not tasks.string_labels:
+        raise ValueError(
+            f"the loss of this {type(learner).__name__} is for strings, and labels of these tasks are none. Wrap them by "
+            "kshot.tasks.strings.StringLabels; a source of yours that has strings says string_labels = True."
         )

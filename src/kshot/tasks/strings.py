@@ -39,7 +39,7 @@ class StringLabels(TaskSource):
     (torch.Size([3, 25]), tensor([1.]))
     """
 
-    letters = True
+    string_labels = True
 
     def __init__(self, tasks: Episodes, characters: int = LENGTH) -> None:
         super().__init__(tasks.seed, tasks.length)

@@ -43,6 +43,7 @@ class VariableShots(TaskSource):
                 f"shots must be (fewest, most) with 0 <= fewest <= most, and group at least 1; found {shots} and {group}."
             )
         self.source, self.shots, self.group = source, shots, group
+        self.string_labels = source.string_labels
         self._whole(np.zeros(1, np.int64))
 
     @property

@@ -55,6 +55,7 @@ class InnerLoop:
 
     Raises:
         ValueError: there is no such mode, or a number is out of its range.
+        TypeError: the rule is none, such as ``adam`` where ``adam()`` was meant.
 
     >>> sizes = [{"a": torch.tensor(0.1)}] * 2
     >>> InnerLoop()(lambda w, x: (w["a"] * x).sum(), {"a": torch.ones(1)}, torch.tensor([3.0]), sizes)
@@ -68,6 +69,8 @@ class InnerLoop:
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, Mode)
+        if not isinstance(self.rule, UpdateRule):
+            raise TypeError(f"rule must be an UpdateRule, such as adam() gives; found a {type(self.rule).__name__}.")
         truncate, every = self.truncate, self.checkpoint_every
         if (truncate is not None and truncate < 0) or (every is not None and every < 1):
             raise ValueError(

@@ -105,7 +105,7 @@ class MAML(Learner):
     ) -> None:
         super().__init__(loss)
         check_choice("differentiate", differentiate, Differentiate)
-        check_step(lr, rule)
+        check_step(lr)
         check_layers(model, tells_steps=True)
         self.model, self.encoder = model, nn.Identity() if encoder is None else encoder
         check_encoder(self.encoder)
@@ -207,7 +207,7 @@ class MAML(Learner):
         return weights, frozen
 
     def _check_numbers(self, learn_lr: LearnedSizes | None) -> None:
-        InnerLoop(truncate=self.truncate, checkpoint_every=self.checkpoint_every)  # which checks them
+        InnerLoop(self.rule, truncate=self.truncate, checkpoint_every=self.checkpoint_every)  # which checks them
         if min(self.steps, self.test_steps) < 0:
             raise ValueError(f"steps and test_steps must be at least 0; found {self.steps} and {self.test_steps}.")
         needs = {"multi_step": self.multi_step, "implicit": self.differentiate == "implicit", "learn_lr": learn_lr}

@@ -63,7 +63,7 @@ class ProtoMAML(Learner):
     ) -> None:
         super().__init__(loss)
         check_choice("differentiate", differentiate, Mode)
-        check_step(lr, rule)
+        check_step(lr)
         if not loss.labels:
             raise ValueError(
                 f"ProtoMAML classifies; found a loss judged by {loss.metric_name}. For regression take MAML."

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -68,17 +68,10 @@ def adam(betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Update
     return UpdateRule(_no_averages, partial(_scaled, betas, eps), linear=False)
 
 
-def check_step(lr: float, rule: Any) -> None:
-    """Refuse what no inner step can be taken by.
-
-    Raises:
-        ValueError: the step size is negative or not finite.
-        TypeError: the rule is none, such as ``adam`` where ``adam()`` was meant.
-    """
+def check_step(lr: float) -> None:
+    """Raise ValueError where an inner step size is negative or not finite."""
     if not 0 <= lr < math.inf:
         raise ValueError(f"the inner step size must be finite and at least 0; found {lr}.")
-    if rule is not None and not isinstance(rule, UpdateRule):
-        raise TypeError(f"rule must be an UpdateRule, such as adam() gives; found a {type(rule).__name__}.")
 
 
 # Functions of the module, so that rules, and learners with them, can be pickled.

@@ -63,6 +63,13 @@ class OpenSet(Learner):
         for flag in _FLAGS:
             setattr(self, flag, getattr(learner, flag))
 
+        self.register_load_state_dict_post_hook(_as_loaded)  # type: ignore[no-untyped-call]
+
+    def at_progress(self, share: float) -> None:
+        """Tell the learner, whose gradient may be exact from then on."""
+        super().at_progress(share)
+        self.exact_gradient = self.learner.exact_gradient
+
     def default_optimizer(self) -> torch.optim.Optimizer:
         """Return the learner's optimizer, for the threshold too."""
         optimizer = self.learner.default_optimizer()
@@ -81,3 +88,7 @@ class OpenSet(Learner):
         """Return the logits less the threshold, ``(q, ways)``: where all are below zero, it is none of these."""
         logits: Tensor = self.learner.predict(state, x)
         return logits - self.threshold
+
+
+def _as_loaded(learner: OpenSet, _: object) -> None:
+    learner.exact_gradient = learner.learner.exact_gradient
