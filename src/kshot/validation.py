@@ -6,13 +6,20 @@ from torch import Tensor
 
 from kshot.batching import leaves
 
-__all__ = ["check_choice", "check_task"]
+__all__ = ["check_choice", "check_sizes", "check_task"]
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
     """Raise ValueError unless an argument is one of the strings of a Literal."""
     if value not in get_args(choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}; found {value!r}.")
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError unless every one of these arguments is at least 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1; found {size}.")
 
 
 def check_task(task: Any, axes: tuple[str, ...]) -> None:

@@ -206,7 +206,7 @@ def test_it_learns_to_copy_two_vectors() -> None:
 
 @pytest.mark.parametrize("wrong", [{"hidden": 0}, {"slots": 0}, {"reads": 0}, {"writes": 0}, {"width": 0}])
 def test_sizes_below_one_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="at least one input"):
+    with pytest.raises(ValueError, match="must be at least 1; found 0"):
         NTMCell(3, **wrong)
 
 
@@ -232,11 +232,11 @@ def test_a_learned_start_is_a_table_that_content_looks_up_at_once() -> None:
 
 
 def test_cells_and_readouts_without_features_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1; found 3 and 0"):
+    with pytest.raises(ValueError, match="outputs must be at least 1; found 0"):
         LSTM(3, 0)
     with pytest.raises(ValueError, match="layers must be at least 1; found 0"):
         LSTM(3, 4, 0)
-    with pytest.raises(ValueError, match="at least 1; found 0 and 4"):
+    with pytest.raises(ValueError, match="inputs must be at least 1; found 0"):
         FeedForward(0, 4)
     with pytest.raises(ValueError, match="targets must be at least 1; found 0"):
         Transducer(LSTM(3, 5), 0, bits)

@@ -98,7 +98,7 @@ def test_another_number_of_classes_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [{"ways": 0}, {"filters": 0}, {"attention": ()}, {"attention": ((0, 4),)}])
 def test_sizes_below_one_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="an attention block, and all sizes of at least 1"):
+    with pytest.raises(ValueError, match="must be at least 1; found 0"):
         SNAIL(nn.Identity(), **{"features": 4, "ways": 3, "length": 7, **wrong})
 
 

@@ -205,7 +205,7 @@ def test_tasks_of_one_length_stack_and_others_are_listed() -> None:
     [
         (lambda: Copy(lengths=(0, 3)), "length must be"),
         (lambda: Copy(lengths=(4, 3)), "length must be"),
-        (lambda: Copy(bits=0), "bits and same_length"),
+        (lambda: Copy(bits=0), "bits must be at least 1"),
         (lambda: RepeatCopy(normalised_over=(4, 3)), "normalised_over"),
         (lambda: RepeatCopy(normalised_over=(1, 3)), "none is shown as zero"),
         (lambda: AssociativeRecall(items=(1, 3)), "at least 2"),

@@ -22,6 +22,8 @@ def run_eval(command: Eval) -> None:
     """Evaluate the best learner of a run on test tasks, and add the result to its report."""
     console = Console(markup=False)
     options = load_config(command.run)
+    if options.data == "sinusoid" and command.ways is not None:
+        raise ValueError(f"--ways {command.ways}: sine waves are regression, which has no classes. Leave it out.")
     step = best_step(command.run)  # before the weights are read: a run that is training may save better ones meanwhile
     count = 1000 if command.tasks is None else command.tasks
     learner, tasks = _prepared(
@@ -73,8 +75,6 @@ def _prepared(
     inner_steps: int | None = None,
 ) -> tuple[Learner, TaskSource]:
     """Return the best learner of a run, and the test tasks that it is to be judged on."""
-    if options.data == "sinusoid" and ways is not None:
-        raise ValueError(f"--ways {ways}: {run} learned sine waves, which have no classes. Leave it out.")
     keep_freed_memory()
     learner = load_best(run, options, inner_steps)
     strings = isinstance(options, RecurrentOptions) and options.labels == "strings"

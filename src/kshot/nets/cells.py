@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kshot.nets.steps import Steps
 from kshot.plain_operations.recurrent import lstm_cell
+from kshot.validation import check_sizes
 
 __all__ = ["LSTM", "Cell", "FeedForward", "State", "run"]
 
@@ -29,8 +30,7 @@ class Cell(nn.Module, ABC):
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        if min(inputs, outputs) < 1:
-            raise ValueError(f"inputs and outputs must be at least 1; found {inputs} and {outputs}.")
+        check_sizes(inputs=inputs, outputs=outputs)
         super().__init__()
         self.inputs, self.outputs = inputs, outputs
 
@@ -87,8 +87,7 @@ class LSTM(Cell):
     """
 
     def __init__(self, inputs: int, outputs: int, layers: int = 1) -> None:
-        if layers < 1:
-            raise ValueError(f"layers must be at least 1; found {layers}.")
+        check_sizes(layers=layers)
         super().__init__(inputs, outputs)
         sizes = [inputs] + [outputs] * (layers - 1)
         self.layers = nn.ModuleList(nn.LSTMCell(size, outputs) for size in sizes)

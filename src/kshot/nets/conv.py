@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.validation import check_choice
+from kshot.validation import check_choice, check_sizes
 
 __all__ = ["Conv4", "Downsample", "Space"]
 
@@ -47,8 +47,7 @@ class Conv4(nn.Module):
         super().__init__()
         check_choice("downsample", downsample, Downsample)
         check_choice("space", space, Space)
-        if channels < 1 or filters < 1:
-            raise ValueError(f"channels and filters must be at least 1; found {channels} and {filters}.")
+        check_sizes(channels=channels, filters=filters)
         stride, halve = (1, nn.MaxPool2d(2)) if downsample == "pool" else (2, nn.Identity())
         widths = (channels, filters, filters, filters)
         self.blocks = nn.Sequential(

@@ -7,6 +7,7 @@ from torch import nn
 
 from kshot.nets.picture_encoder import PictureEncoder
 from kshot.nets.sentence_encoder import SentenceEncoder
+from kshot.validation import check_sizes
 
 __all__ = ["with_lora"]
 
@@ -43,8 +44,7 @@ def with_lora(
 
     >>> encoder = with_lora(SentenceEncoder.minilm(), rank=4)  # doctest: +SKIP
     """
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1; found {rank}.")
+    check_sizes(rank=rank)
     peft = _peft()
     layers = {name.rpartition(".")[2] for name, part in encoder.model.named_modules() if isinstance(part, nn.Linear)}
     layers |= {name.rpartition(".")[2] for name, part in encoder.model.named_modules() if isinstance(part, nn.Conv2d)}

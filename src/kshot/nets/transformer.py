@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.nets.attention import attend, attend_beside
+from kshot.validation import check_sizes
 
 __all__ = ["ContextBlock", "Heads"]
 
@@ -40,8 +41,7 @@ class ContextBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
-        if min(width, heads, hidden) < 1:
-            raise ValueError(f"width, heads and hidden must be at least 1; found {width}, {heads} and {hidden}.")
+        check_sizes(width=width, heads=heads, hidden=hidden)
         if width % heads:
             raise ValueError(f"width must be a multiple of heads; found {width} and {heads}.")
         self.heads = heads

@@ -9,6 +9,7 @@ from kshot.batching import map_leaves
 from kshot.core import Episode, Tasks
 from kshot.tasks.keys import choose, random_keys
 from kshot.tasks.source import TaskSource
+from kshot.validation import check_sizes
 
 __all__ = ["Repeated"]
 
@@ -37,8 +38,7 @@ class Repeated(TaskSource):
     """
 
     def __init__(self, source: TaskSource, count: int, length: int | None = None) -> None:
-        if count < 1:
-            raise ValueError(f"count must be at least 1; found {count}.")
+        check_sizes(count=count)
         super().__init__(source.seed, count if length is None else length)
         self.source, self.count, self.string_labels = source, count, source.string_labels
         self.tasks = source.sample(np.arange(count))

@@ -17,6 +17,7 @@ from kshot.batching import unstack
 from kshot.core import Batch, Episode, Tasks
 from kshot.tasks.keys import random_keys, uniform
 from kshot.tasks.source import TaskSource
+from kshot.validation import check_sizes
 
 __all__ = ["BITS", "Range", "Sequences", "floats", "show_then_ask"]
 
@@ -44,8 +45,7 @@ class Sequences(TaskSource):
         for name, (low, high) in ranges.items():
             if not 1 <= low <= high:
                 raise ValueError(f"{name} must be (least, most) with 1 <= least <= most; found {(low, high)}.")
-        if bits < 1 or same_length < 1:
-            raise ValueError(f"bits and same_length must be at least 1; found {bits} and {same_length}.")
+        check_sizes(bits=bits, same_length=same_length)
         self.ranges, self.bits, self.same_length = ranges, bits, same_length
 
     @property

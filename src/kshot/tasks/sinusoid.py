@@ -11,6 +11,7 @@ from torch import Tensor
 from kshot.core import Batch, Episode
 from kshot.tasks.keys import uniform
 from kshot.tasks.source import TaskSource
+from kshot.validation import check_sizes
 
 __all__ = ["KnownSinusoids", "Sinusoids"]
 
@@ -45,8 +46,7 @@ class Sinusoids(TaskSource):
         x_range: tuple[float, float] = (-5.0, 5.0),
     ) -> None:
         super().__init__(seed, length)
-        if shots < 1 or queries < 1:
-            raise ValueError(f"shots and queries must be at least 1; found {shots} and {queries}.")
+        check_sizes(shots=shots, queries=queries)
         self.shots, self.queries, self.x_range = shots, queries, x_range
 
     @property

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from kshot.batching import map_leaves, unstack
 from kshot.core import Episode, Learner, Tasks
+from kshot.validation import check_sizes
 
 __all__ = ["TaskSource", "check_source"]
 
@@ -26,8 +27,7 @@ class TaskSource(Dataset[Episode]):
     string_labels: bool = False  # labels are strings of letters, which a loss for classes would misread
 
     def __init__(self, seed: int, length: int) -> None:
-        if length < 1:
-            raise ValueError(f"length must be at least 1; found {length}.")
+        check_sizes(length=length)
         self.seed = seed
         self.length = length
 

@@ -14,6 +14,7 @@ from kshot.tasks.drawing import Drawer, Stream
 from kshot.tasks.keys import uniform
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.source import TaskSource
+from kshot.validation import check_sizes
 
 __all__ = ["Instances", "clustered"]
 
@@ -57,8 +58,7 @@ class Instances(TaskSource):
         stamp: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(seed, length)
-        if ways < 1 or queries < 1:
-            raise ValueError(f"ways and queries must be at least 1; found {ways} and {queries}.")
+        check_sizes(ways=ways, queries=queries)
         self.ways, self.queries, self.augment, self.augment_support = ways, queries, augment, augment_support
         names = tuple(f"example {i}" for i in range(len(x)))
         self.data = LabelledData(x, torch.arange(len(x), device=x.device), names, stamp=stamp or {})

@@ -12,6 +12,7 @@ from kshot.tasks.drawing import Drawer, Stream
 from kshot.tasks.keys import uniform, whole_number
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.source import TaskSource
+from kshot.validation import check_sizes
 
 __all__ = ["VariableEpisodes"]
 
@@ -72,8 +73,7 @@ class VariableEpisodes(TaskSource):
         self.within_groups = within_groups
         if not 1 <= ways[0] <= ways[1]:
             raise ValueError(f"ways must be (fewest, most) with 1 <= fewest <= most; found {ways}. Use (5, 50), say.")
-        if max_queries < 1:
-            raise ValueError(f"max_queries must be at least 1; found {max_queries}.")
+        check_sizes(max_queries=max_queries)
         if max_support < ways[1]:
             raise ValueError(
                 f"max_support must be at least {ways[1]}, one example for each way; found {max_support}. "

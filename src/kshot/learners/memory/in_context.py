@@ -11,6 +11,7 @@ from kshot.learners.encoded import EncodedLearner
 from kshot.losses import Loss, cross_entropy
 from kshot.nets.transformer import ContextBlock, Heads
 from kshot.plain_operations import PlainOperations
+from kshot.validation import check_sizes
 
 __all__ = ["Context", "InContext"]
 
@@ -82,8 +83,7 @@ class InContext(EncodedLearner):
         max_ways: int = 100,
         code: int = 64,
     ) -> None:
-        if min(sizes := (features, width, blocks, max_ways, code)) < 1:
-            raise ValueError(f"features, width, blocks, max_ways and code must be at least 1; found {sizes}.")
+        check_sizes(features=features, width=width, blocks=blocks, max_ways=max_ways, code=code)
         super().__init__(encoder, loss)
         self.example, self.label = nn.Linear(features, width), nn.Linear(code, width, bias=False)
         self.unknown = nn.Parameter(torch.zeros(width))

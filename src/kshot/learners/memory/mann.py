@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kshot.learners.memory.ntm import similarity
 from kshot.nets.cells import LSTM, Cell, State
+from kshot.validation import check_sizes
 
 __all__ = ["MANNCell", "MANNState"]
 
@@ -61,11 +62,9 @@ class MANNCell(Cell):
     def __init__(
         self, inputs: int, hidden: int = 200, slots: int = 128, width: int = 40, heads: int = 4, decay: float = 0.99
     ) -> None:
-        if min(inputs, hidden, width, heads) < 1 or slots < heads:
-            raise ValueError(
-                "a MANNCell needs at least one input, hidden feature, number in a slot and head, and a slot for each head; "
-                f"found {inputs}, {hidden}, {width}, {heads} and {slots} slots."
-            )
+        check_sizes(inputs=inputs, hidden=hidden, width=width, heads=heads)
+        if slots < heads:
+            raise ValueError(f"a MANNCell needs a slot for each head; found {slots} slots and {heads} heads.")
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be between 0 and 1; found {decay}.")
         super().__init__(inputs, hidden + heads * width)

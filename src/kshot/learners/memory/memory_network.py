@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kshot.core import Batch, Learner
 from kshot.losses import Loss, cross_entropy
-from kshot.validation import check_choice
+from kshot.validation import check_choice, check_sizes
 
 __all__ = ["MemoryNetwork", "Sentences"]
 
@@ -85,11 +85,7 @@ class MemoryNetwork(Learner):
         linear_start: float = 0.0,
     ) -> None:
         super().__init__(loss)
-        if min(vocabulary, features, hops, memory) < 1:
-            raise ValueError(
-                "vocabulary, features, hops and memory must be at least 1; "
-                f"found {vocabulary}, {features}, {hops} and {memory}."
-            )
+        check_sizes(vocabulary=vocabulary, features=features, hops=hops, memory=memory)
         check_choice("tying", tying, Tying)
         if not (0 <= time_noise <= 1 and 0 <= linear_start <= 1):
             raise ValueError(f"time_noise and linear_start are shares, 0 to 1; found {time_noise} and {linear_start}.")

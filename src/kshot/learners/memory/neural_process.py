@@ -11,6 +11,7 @@ from kshot.core import Batch, Inputs, Learner, State
 from kshot.losses import gaussian_log_likelihood
 from kshot.nets.attention import attend
 from kshot.nets.mlp import MLP
+from kshot.validation import check_sizes
 
 __all__ = ["Averaged", "Kept", "NeuralProcess"]
 
@@ -88,8 +89,7 @@ class NeuralProcess(Learner):
         least_deviation: float = 0.01,
     ) -> None:
         super().__init__(gaussian_log_likelihood)
-        if min(inputs, targets, width) < 1:
-            raise ValueError(f"inputs, targets and width must be at least 1; found {inputs}, {targets} and {width}.")
+        check_sizes(inputs=inputs, targets=targets, width=width)
         if heads is not None and (heads < 1 or width % heads):
             raise ValueError(f"heads must divide the width; found {heads} heads and a width of {width}.")
         if not 0 < least_deviation < 1:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kshot.nets.cells import LSTM, Cell, FeedForward, State
-from kshot.validation import check_choice
+from kshot.validation import check_choice, check_sizes
 
 __all__ = ["NTMCell", "NTMState", "similarity"]
 
@@ -72,11 +72,7 @@ class NTMCell(Cell):
         controller: Controller = "lstm",
         start: Start = "constant",
     ) -> None:
-        if min(inputs, hidden, slots, width, reads, writes) < 1:
-            raise ValueError(
-                "an NTMCell needs at least one input, hidden feature, slot, number in a slot, reading head and writing "
-                f"head; found {inputs}, {hidden}, {slots}, {width}, {reads} and {writes}."
-            )
+        check_sizes(inputs=inputs, hidden=hidden, slots=slots, width=width, reads=reads, writes=writes)
         check_choice("controller", controller, Controller)
         check_choice("start", start, Start)
         super().__init__(inputs, hidden + reads * width)

@@ -10,7 +10,7 @@ from kshot.core import Batch, Episode
 from kshot.learners.encoded import EncodedLearner
 from kshot.losses import Loss, cross_entropy
 from kshot.nets.cells import Cell, State, run
-from kshot.validation import check_choice
+from kshot.validation import check_choice, check_sizes
 
 __all__ = ["Reading", "Recurrent"]
 
@@ -63,8 +63,7 @@ class Recurrent(EncodedLearner):
         judged: Judged = "stream",
     ) -> None:
         check_choice("judged", judged, Judged)
-        if labels < 1:
-            raise ValueError(f"labels must be at least 1; found {labels}.")
+        check_sizes(labels=labels)
         super().__init__(encoder, loss)
         self.settings = {"cell": type(cell).__name__}
         self.cell, self.labels, self.judged = cell, labels, judged

@@ -11,6 +11,7 @@ from kshot.core import Batch
 from kshot.learners.encoded import EncodedLearner
 from kshot.losses import Loss, cross_entropy
 from kshot.nets.causal import CausalAttention, CausalLayer, CausalSequence, temporal_convolutions
+from kshot.validation import check_sizes
 
 __all__ = ["SNAIL"]
 
@@ -66,9 +67,9 @@ class SNAIL(EncodedLearner):
         attention: Sequence[tuple[int, int]] = ((64, 32), (256, 128), (512, 256)),
         filters: int = 128,
     ) -> None:
-        sizes = (features, ways, length, filters, *(size for pair in attention for size in pair))
-        if min(sizes) < 1 or not attention:
-            raise ValueError(f"SNAIL expects an attention block, and all sizes of at least 1; found {sizes}.")
+        check_sizes(features=features, ways=ways, length=length, filters=filters, attention=len(attention))
+        for keys, values in attention:
+            check_sizes(keys=keys, values=values)
         super().__init__(encoder, loss)
         self.layers = CausalSequence(*_layers(features + ways, length, attention, filters))
         self.answer = nn.Linear(self.layers.features + self.layers.added, ways)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kshot.core import Batch, Learner
 from kshot.losses import Loss
 from kshot.nets.cells import Cell, State, run
+from kshot.validation import check_sizes
 
 __all__ = ["Transducer"]
 
@@ -38,8 +39,7 @@ class Transducer(Learner):
     one_cell = True
 
     def __init__(self, cell: Cell, targets: int, loss: Loss) -> None:
-        if targets < 1:
-            raise ValueError(f"targets must be at least 1; found {targets}.")
+        check_sizes(targets=targets)
         super().__init__(loss)
         self.cell, self.settings = cell, {"cell": type(cell).__name__}
         self.readout = nn.Linear(cell.outputs, targets)
