@@ -654,9 +654,12 @@ def test_an_inner_loop_that_adapts_nothing_is_refused() -> None:
         MAML(nn.ReLU(), 0.1)
 
 
-def test_a_filter_that_leaves_nothing_out_is_refused() -> None:
-    with pytest.raises(ValueError, match="leaves none of the model's parameters out: weight, bias"):
-        MAML(nn.Linear(2, 2), 0.1, adapts=lambda name: "head" not in name)
+def test_of_a_filter_that_leaves_nothing_out_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    MAML(nn.Linear(2, 2), 0.1)
+    MAML(nn.Linear(2, 2), 0.1, adapts=lambda name: name == "bias")
+    assert not caplog.records
+    MAML(nn.Linear(2, 2), 0.1, adapts=lambda name: "head" not in name)
+    assert "leaves none of the model's parameters out, weight and so on: all adapt" in caplog.text
 
 
 @pytest.mark.parametrize("differentiate", ["mixed", "reverse"])

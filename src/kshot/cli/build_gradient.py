@@ -132,6 +132,4 @@ def _filter(options: MAMLOptions, body: nn.Module) -> Callable[[str], bool] | No
     left_out = {f"0.{name}" for name, p in body.named_parameters() if id(p) in norms}
     if options.adapts == "body":
         return lambda name: name.startswith("0.") and name not in left_out
-    if options.adapts == "no_norm" and not left_out:
-        raise ValueError("--adapts no_norm leaves the norms out, and this net has none. Leave it out.")
     return (lambda name: name not in left_out) if left_out else None

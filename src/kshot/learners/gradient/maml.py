@@ -1,5 +1,6 @@
 """MAML: weights from which a few gradient steps solve a new task."""
 
+import logging
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Literal, TypeAlias, final
@@ -25,6 +26,8 @@ from kshot.validation import check_choice
 from kshot.weights import Weights, call, own_weights
 
 __all__ = ["MAML", "Differentiate", "LearnedSizes"]
+
+logger = logging.getLogger("kshot")
 
 Differentiate: TypeAlias = Literal[Mode, "implicit"]
 LearnedSizes: TypeAlias = Literal["per_layer_per_step", "per_parameter"]
@@ -67,7 +70,7 @@ class MAML(Learner):
         damping: for ``implicit``, how many times the identity is added to the system that they solve.
 
     Raises:
-        ValueError: no parameter is adapted, or ``adapts`` accepts all, a layer of ``model`` cannot stand inside an inner
+        ValueError: no parameter is adapted, a layer of ``model`` cannot stand inside an inner
             loop or one of ``encoder`` outside of it, a name is unknown, a number is out of its range, or ``implicit`` or
             ``checkpoint_every``, which pass over single steps, meets what needs each of them.
         TypeError: ``rule`` is no UpdateRule.
@@ -122,10 +125,8 @@ class MAML(Learner):
             raise ValueError(
                 f"adapts must accept at least one parameter of the model; it has {', '.join(names) or 'none'}."
             )
-        if adapts is not None and len(self.adapted) == len(names):
-            raise ValueError(
-                f"adapts leaves none of the model's parameters out: {', '.join(names)}. Mend it, or drop it."
-            )
+        if adapts is not None and self.adapted == names:  # perhaps meant, perhaps a name that the model does not have
+            logger.warning("adapts leaves none of the model's parameters out, %s and so on: all adapt", names[0])
         self._check_numbers(learn_lr)
         self.sizes = None if learn_lr is None else self._learned_sizes(learn_lr)
         most = max(steps, self.test_steps)
