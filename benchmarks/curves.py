@@ -50,14 +50,8 @@ def recurrent() -> None:
     def draw(axes: Axes, palette: Palette) -> None:
         looks = ((palette.main, "-"), (palette.other, "-"), (palette.main, "--"))
         for key, (colour, dashes) in zip(RECURRENT, looks, strict=True):
-            steps, accuracies = zip(*rows[key]["curve"], strict=True)
-            axes.plot(
-                steps,
-                [100 * one for one in accuracies],
-                dashes,
-                color=colour,
-                label=f"{key[0]}, {rows[key]['ways']} classes, {key[1]}",
-            )
+            label = f"{key[0]}, {rows[key]['ways']} classes, {key[1]}"
+            axes.plot(*curve(rows[key]), dashes, color=colour, label=label)
         axes.set_xlabel("training steps, of 16 streams")
         axes.set_title("Accuracy on queries after validation streams, %")
         axes.legend(loc="center right")
@@ -67,8 +61,13 @@ def recurrent() -> None:
 
 def points(row: dict[str, Any]) -> tuple[list[int], list[float]]:
     """Return how many tasks had been seen at each validation of a run, and the accuracy in percent."""
-    steps, accuracies = zip(*row["curve"], strict=True)
-    return [step * row["training"]["tasks_per_step"] for step in steps], [100 * accuracy for accuracy in accuracies]
+    steps, accuracies = curve(row)
+    return [step * row["training"]["tasks_per_step"] for step in steps], accuracies
+
+
+def curve(row: dict[str, Any]) -> tuple[list[int], list[float]]:
+    """Return the step of each validation of a run, and the accuracy in percent."""
+    return [step for step, _ in row["curve"]], [100 * accuracy for _, accuracy in row["curve"]]
 
 
 if __name__ == "__main__":

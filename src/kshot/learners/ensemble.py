@@ -12,7 +12,6 @@ from kshot.core import Batch, Episode, Inputs, Learner
 __all__ = ["Ensemble"]
 
 _ANY = ("transductive", "order_sensitive", "fixed_ways", "uses_unlabelled")
-_ALL = ("exact_gradient", "meta_trained")
 
 
 @final
@@ -57,13 +56,12 @@ class Ensemble(Learner):
         self.settings = {**members[0].settings, "members": f"{len(members)} {kinds.pop()}"}
         for flag in _ANY:
             setattr(self, flag, any(getattr(member, flag) for member in members))
-        self.register_load_state_dict_post_hook(_as_loaded)  # type: ignore[no-untyped-call]
-        self._agree()
+        self.meta_trained = all(member.meta_trained for member in members)
 
-    def at_progress(self, share: float) -> None:
-        """Tell the members, whose gradient may be exact from then on."""
-        super().at_progress(share)
-        self._agree()
+    @property
+    def exact_gradient(self) -> bool:  # type: ignore[override]
+        """Whether every member's is, which may depend on how far training is."""
+        return all(member.exact_gradient for member in self._learners())
 
     def default_optimizer(self) -> torch.optim.Optimizer:
         """Return the optimizer of a member, for all members."""
@@ -94,10 +92,6 @@ class Ensemble(Learner):
         tasks = (Episode(Batch(s, sy), Batch(q, qy)) for s, q in zip(sx, qx, strict=True))
         return torch.stack([m.task_loss(own) for m, own in zip(self._learners(), tasks, strict=True)]).sum()
 
-    def _agree(self) -> None:
-        for flag in _ALL:
-            setattr(self, flag, all(getattr(member, flag) for member in self._learners()))
-
     def _learners(self) -> list[Learner]:
         return cast(list[Learner], list(self.members))
 
@@ -106,7 +100,3 @@ def _mixture(predictions: Tensor) -> Tensor:
     means, log_deviations = predictions.chunk(2, -1)
     variance = (2 * log_deviations).exp().mean(0) + means.var(0, correction=0)
     return torch.cat([means.mean(0), variance.log() / 2], -1)
-
-
-def _as_loaded(ensemble: Ensemble, _: object) -> None:
-    ensemble._agree()

@@ -11,7 +11,7 @@ from kshot.losses import Loss, cross_entropy
 
 __all__ = ["OpenSet", "open_set_cross_entropy"]
 
-_FLAGS = ("transductive", "order_sensitive", "fixed_ways", "uses_unlabelled", "exact_gradient", "meta_trained")
+_FLAGS = ("transductive", "order_sensitive", "fixed_ways", "uses_unlabelled", "meta_trained")
 
 
 def _with_none(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,12 +63,10 @@ class OpenSet(Learner):
         for flag in _FLAGS:
             setattr(self, flag, getattr(learner, flag))
 
-        self.register_load_state_dict_post_hook(_as_loaded)  # type: ignore[no-untyped-call]
-
-    def at_progress(self, share: float) -> None:
-        """Tell the learner, whose gradient may be exact from then on."""
-        super().at_progress(share)
-        self.exact_gradient = self.learner.exact_gradient
+    @property
+    def exact_gradient(self) -> bool:  # type: ignore[override]
+        """Whether the learner's is, which may depend on how far training is."""
+        return self.learner.exact_gradient
 
     def default_optimizer(self) -> torch.optim.Optimizer:
         """Return the learner's optimizer, for the threshold too."""
@@ -88,7 +86,3 @@ class OpenSet(Learner):
         """Return the logits less the threshold, ``(q, ways)``: where all are below zero, it is none of these."""
         logits: Tensor = self.learner.predict(state, x)
         return logits - self.threshold
-
-
-def _as_loaded(learner: OpenSet, _: object) -> None:
-    learner.exact_gradient = learner.learner.exact_gradient
