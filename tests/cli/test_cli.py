@@ -392,15 +392,20 @@ def test_a_longer_resume_has_the_schedule_of_the_longer_run(
     assert json.loads((runs[0] / "config.json").read_text())["options"]["steps"] == 4
 
 
+@pytest.mark.parametrize(
+    ("learner", "encoder"),
+    [(("snail",), "encoder.0"), (("maml", "--net", "pooled"), "model.0")],  # MAML's layers keep no running averages
+)
 def test_a_run_begins_with_the_encoder_of_another(
-    trained: tuple[Path, Ran], kshot: Kshot, pictures: Path, tmp_path: Path
+    learner: tuple[str, ...], encoder: str, trained: tuple[Path, Ran], kshot: Kshot, pictures: Path, tmp_path: Path
 ) -> None:
     other, run = shutil.copytree(trained[0], tmp_path / "other"), tmp_path / "run"
-    told = ("train", "snail", "--data", pictures, "--encoder-from", other, "--out", run, *SMALL)
+    told = ("train", *learner, "--data", pictures, "--encoder-from", other, "--out", run, *SMALL)
     ran = kshot(*told, "--lr", 1e-9, "--steps", 1)
     assert ran.code == 0, ran.err
     began, ended = (load_checkpoint(folder / "best.safetensors")["learner"] for folder in (other, run))
-    torch.testing.assert_close(ended["encoder.0.blocks.0.0.weight"], began["encoder.blocks.0.0.weight"])
+    for kind in ("0.weight", "1.weight"):  # of a convolution, of a normalisation
+        torch.testing.assert_close(ended[f"{encoder}.blocks.3.{kind}"], began[f"encoder.blocks.3.{kind}"])
     shutil.rmtree(other)  # once begun, a run needs no other
     assert kshot("resume", run, "--steps", 2).code == 0
     assert kshot("eval", run, "--tasks", 2).code == 0
@@ -411,6 +416,7 @@ def test_a_run_begins_with_the_encoder_of_another(
     [
         (("snail", "--data", "glyphs"), "same training classes"),
         (("snail", "--filters", 5), "of the same layers"),
+        (("maml", "--net", "strided"), "halves pictures by pool, this learner's by stride: see --net"),
         (("recurrent", "--flat"), "this learner has 0"),
     ],
 )

@@ -28,8 +28,14 @@ def copy_encoder(learner: nn.Module, options: LearnerOptions, run: Path) -> None
         )
     source = _net(load_best(run, told, picture=picture_shape(run)), f"the learner of {run}")
     target = _net(learner, "this learner")
+    if source.downsample != target.downsample:  # of which the weights know nothing
+        raise ValueError(
+            f"--encoder-from needs a net of the same layers; that of {run} halves pictures by {source.downsample}, this "
+            f"learner's by {target.downsample}: see --net."
+        )
+    wanted = target.state_dict().keys()  # layers that normalise by the examples at hand keep no running averages
     try:
-        target.load_state_dict(source.state_dict())
+        target.load_state_dict({name: value for name, value in source.state_dict().items() if name in wanted})
     except RuntimeError as error:
         raise ValueError(
             f"--encoder-from needs a net of the same layers; that of {run} has other filters, channels or normalisation."

@@ -57,7 +57,7 @@ class Conv4(nn.Module):
                 for width in widths
             )
         )
-        self.space = space
+        self.downsample, self.space = downsample, space
 
     def forward(self, x: Float[Tensor, "n channels height width"]) -> Float[Tensor, "n features"]:
         """Map pictures ``(n, channels, height, width)`` to ``(n, features)``."""
