@@ -15,14 +15,14 @@ def recurrent() -> str:
         for row in latest("recurrent", *kinds, "protocol")  # which says the presentation too
     ]
     rows = []
-    for (learner, ways, labels, flat, resize), of_one in grouped(measured, *kinds, "resize").items():
+    for (learner, ways, labels, _, resize), of_one in grouped(measured, *kinds, "resize").items():
         own = {row["presentation"]: row for row in of_one}
         cells = [
             percent(own[n]) + (f" (paper {own[n]['published']:.1f})" if own[n]["published"] is not None else "")
             for n in (1, 2, 3, 5, 10)
         ]
         one = own[1]
-        kind = f"{learner}, {'raw pixels' if flat else 'convolutions'}, {resize}"
+        kind = f"{learner}, {one.get('reads', 'raw pixels')}, {resize}"  # older rows are all of raw pixels
         rows.append((kind, f"{ways}, {labels}", *cells, f"{one['episodes']:,}", _training(one)))
     return markdown(("learner", "classes", "1st", "2nd", "3rd", "5th", "10th", "test streams", "training"), rows)
 

@@ -13,9 +13,9 @@ from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint
 from kshot.cli.build import fixed_tasks, load_best
 from kshot.cli.learner_options import RecurrentOptions
-from kshot.cli.run_config import load_config
+from kshot.cli.run_config import learner_name, load_config
 from kshot.presentations import evaluate_presentations
-from omniglot import curve, training
+from omniglot import curve, encoder_seconds, training
 from rows import result_row, write_rows
 
 NAMES = {"mann": "MANN", "ntm": "NTM", "lstm": "LSTM"}
@@ -43,7 +43,7 @@ def main() -> None:
     learner = load_best(options.run, told)
     position = load_checkpoint(options.run / "last.safetensors")["position"]
     unknown = (None,) * len(PRESENTATIONS)
-    published = PUBLISHED.get((told.cell, told.labels, told.ways), unknown) if told.flat else unknown
+    published = PUBLISHED.get((told.cell, told.labels, told.ways), unknown)
     results = evaluate_presentations(learner, fixed_tasks(told, "test", options.tasks), PRESENTATIONS)
     rows = []
     for theirs, (n, result) in zip(published, results.items(), strict=True):
@@ -56,10 +56,11 @@ def main() -> None:
                 shots=told.shots,
                 labels=told.labels,
                 flat=told.flat,
+                reads=reads(told),
                 presentation=n,
                 published=theirs,
                 seed=told.seed,
-                seconds=round(position["seconds"]),
+                seconds=round(position["seconds"] + encoder_seconds(told)),
                 steps=position["step"],
                 selected=f"best on {told.val_tasks} validation tasks",
                 curve=curve(options.run),
@@ -67,6 +68,16 @@ def main() -> None:
             )
         )
     write_rows("recurrent", rows)
+
+
+def reads(told: RecurrentOptions) -> str:
+    """Say what a cell is given of a picture."""
+    if told.flat:
+        return "raw pixels"
+    if told.encoder_from is None:
+        return "convolutions"
+    whose = learner_name(load_config(Path(told.encoder_from)))
+    return f"{'frozen ' * told.freeze_encoder}convolutions of {whose}"
 
 
 if __name__ == "__main__":

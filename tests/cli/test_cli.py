@@ -411,6 +411,22 @@ def test_a_run_begins_with_the_encoder_of_another(
     assert kshot("eval", run, "--tasks", 2).code == 0
 
 
+def test_the_weights_of_a_frozen_encoder_stay(
+    trained: tuple[Path, Ran], kshot: Kshot, pictures: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    told = ("train", "recurrent", "--data", pictures, *SMALL, "--lr", 0.1, "--steps", 2, "--out", run)
+    assert "say which by --encoder-from" in refused(kshot(*told, "--freeze-encoder"))
+    began = load_checkpoint(trained[0] / "best.safetensors")["learner"]
+    ended = []
+    for command in ((*told, "--freeze-encoder", "--encoder-from", trained[0]), ("resume", run, "--steps", 4)):
+        assert (ran := kshot(*command)).code == 0, ran.err
+        ended.append(load_checkpoint(run / "last.safetensors")["learner"])
+        for name in ("blocks.0.0.weight", "blocks.3.1.bias"):
+            assert torch.equal(ended[-1][f"encoder.0.{name}"], began[f"encoder.{name}"])
+    assert not torch.equal(ended[0]["encoder.2.weight"], ended[1]["encoder.2.weight"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -14,14 +14,15 @@ from kshot.tasks.strings import LENGTH
 __all__ = ["build_in_context", "build_recurrent", "build_snail"]
 
 _EMBEDDED = 64  # what a picture comes to in front of a sequence, as in the paper of SNAIL
+_SPARSE = 400  # what it comes to in front of a cell: as many numbers as MANN's pictures have pixels
 
 
 def build_recurrent(options: RecurrentOptions, picture: torch.Size) -> Recurrent:
     """Build a recurrent learner with the cell that the options name."""
     told = options.labels == "strings"
     labels = LENGTH * LETTERS if told else options.ways
-    encoder: nn.Module = nn.Flatten() if options.flat else _embedding(options.filters, picture)
-    inputs = labels + (picture.numel() if options.flat else _EMBEDDED)
+    encoder: nn.Module = nn.Flatten() if options.flat else _sparse(options.filters, picture)
+    inputs = labels + (picture.numel() if options.flat else _SPARSE)
     return Recurrent(_cell(options, inputs), encoder, labels, strings if told else cross_entropy)
 
 
@@ -54,3 +55,13 @@ def _embedding(filters: int, picture: torch.Size) -> nn.Module:
     map_down = nn.Linear(features_of(conv, picture), _EMBEDDED)
     nn.init.orthogonal_(map_down.weight)
     return nn.Sequential(conv, map_down, nn.LayerNorm(_EMBEDDED))
+
+
+def _sparse(filters: int, picture: torch.Size) -> nn.Module:
+    """Return a net whose embeddings start wide and mostly zero, like ink on paper: cells bind labels to such soonest."""
+    conv = Conv4(picture[0], filters)
+    features = features_of(conv, picture)
+    widen = nn.Linear(features, _SPARSE)
+    nn.init.normal_(widen.weight, std=features**-0.5)
+    nn.init.constant_(widen.bias, -1.0)  # which leaves a sixth of them above zero
+    return nn.Sequential(conv, nn.LayerNorm(features), widen, nn.ReLU())

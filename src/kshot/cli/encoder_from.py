@@ -9,7 +9,7 @@ from kshot.cli.learner_options import LearnerOptions
 from kshot.cli.run_config import data_name, load_config, picture_shape
 from kshot.nets.conv import Conv4
 
-__all__ = ["copy_encoder"]
+__all__ = ["copy_encoder", "freeze_encoder"]
 
 
 def copy_encoder(learner: nn.Module, options: LearnerOptions, run: Path) -> None:
@@ -40,6 +40,17 @@ def copy_encoder(learner: nn.Module, options: LearnerOptions, run: Path) -> None
         raise ValueError(
             f"--encoder-from needs a net of the same layers; that of {run} has other filters, channels or normalisation."
         ) from error
+
+
+def freeze_encoder(learner: nn.Module, options: LearnerOptions) -> None:
+    """Keep training from the convolutional net of a learner.
+
+    Raises:
+        ValueError: nothing was copied into it.
+    """
+    if options.encoder_from is None:
+        raise ValueError("--freeze-encoder leaves the net of another run as it is; say which by --encoder-from.")
+    _net(learner, "this learner").requires_grad_(False)
 
 
 def _net(learner: nn.Module, whose: str) -> Conv4:

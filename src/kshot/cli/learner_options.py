@@ -70,6 +70,8 @@ class LearnerOptions:
     """Of the weights and of the training tasks."""
     encoder_from: str | None = None
     """Begin with the convolutional net of this run, which was trained on the same classes."""
+    freeze_encoder: bool = False
+    """Leave the weights of that net as they are: train what stands behind it."""
     out: Path | None = None
     """Folder of the run; runs/LEARNER-DATA by default."""
 

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from kshot.allocator import keep_freed_memory
 from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, picture_of, training_tasks
-from kshot.cli.encoder_from import copy_encoder
+from kshot.cli.encoder_from import copy_encoder, freeze_encoder
 from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MemoryOptions, MetricOptions, ReptileOptions
 from kshot.cli.options import Resume
 from kshot.cli.results import can_report
@@ -64,6 +64,8 @@ class _Prepared(NamedTuple):
 def _prepare(options: LearnerOptions) -> _Prepared:
     keep_freed_memory()
     learner = build_learner(options)
+    if options.freeze_encoder:
+        freeze_encoder(learner, options)
     validation = None if options.with_val else fixed_tasks(options, "val", options.val_tasks)
     return _Prepared(training_tasks(options), validation, learner, *build_optimizer(options, learner))
 
