@@ -434,6 +434,7 @@ def test_the_weights_of_a_frozen_encoder_stay(
         (("snail", "--filters", 5), "of the same layers"),
         (("maml", "--net", "strided"), "halves pictures by pool, this learner's by stride: see --net"),
         (("recurrent", "--flat"), "this learner has 0"),
+        (("prototypical", "--freeze-encoder"), "leaves this Prototypical nothing to train"),
     ],
 )
 def test_an_encoder_that_does_not_fit_leaves_nothing_behind(

@@ -46,11 +46,13 @@ def freeze_encoder(learner: nn.Module, options: LearnerOptions) -> None:
     """Keep training from the convolutional net of a learner.
 
     Raises:
-        ValueError: nothing was copied into it.
+        ValueError: nothing was copied into it, or it has no other weights.
     """
     if options.encoder_from is None:
         raise ValueError("--freeze-encoder leaves the net of another run as it is; say which by --encoder-from.")
     _net(learner, "this learner").requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in learner.parameters()):
+        raise ValueError(f"--freeze-encoder leaves this {type(learner).__name__} nothing to train; it is all encoder.")
 
 
 def _net(learner: nn.Module, whose: str) -> Conv4:
