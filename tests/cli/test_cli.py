@@ -311,7 +311,7 @@ def test_a_class_in_two_splits_is_refused(kshot: Kshot, pictures: Path, tmp_path
         ("snail",),
         ("recurrent", "--hidden", "8", "--slots", "8"),
         ("recurrent", "--cell", "ntm", "--hidden", "8", "--slots", "8"),
-        ("recurrent", "--cell", "lstm", "--labels", "strings", "--flat", "--hidden", "8"),
+        ("recurrent", "--cell", "lstm", "--labels", "strings", "--fewest-ways", "1", "--flat", "--hidden", "8"),
     ],
     ids=" ".join,
 )
@@ -365,6 +365,7 @@ def test_every_learner_of_fixed_ways_trains_and_is_judged(
         (("maml", "--cosine", "--minutes", 1), "--cosine needs --steps"),
         (("maml", "--per-step-norm", "--adapts", "head", "--steps", 1), "--per-step-norm needs"),
         (("maml", "--adapts", "context", "--net", "connected", "--steps", 1), "steers convolutions"),
+        (("recurrent", "--fewest-ways", 2), "--fewest-ways needs --labels strings"),
     ],
 )
 def test_options_that_do_not_go_together_leave_nothing_behind(

@@ -6,6 +6,7 @@ from kshot.losses import strings
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.labelled import LabelledData
 from kshot.tasks.strings import StringLabels
+from kshot.tasks.variable_ways import VariableWays
 
 
 def tasks(characters: int = 5) -> StringLabels:
@@ -27,6 +28,20 @@ def test_each_class_of_a_task_has_a_string_of_its_own() -> None:
 def test_an_item_depends_on_seed_and_number_alone() -> None:
     whole = tasks().sample(np.arange(10))
     torch.testing.assert_close(tasks().sample(np.array([7])).support.y[0], whole.support.y[7])
+
+
+def test_tasks_of_any_number_of_classes_have_strings() -> None:
+    data = LabelledData.from_arrays(torch.arange(48.0)[:, None], torch.arange(48) % 8)
+    plain = VariableWays(data, (2, 6), 2, 3, seed=4, group=4)
+    told = StringLabels(plain)
+    stacked, mixed = told.sample(np.arange(4)), told.sample(np.arange(12))
+    assert isinstance(mixed, list)
+    assert len({len(task.support.y) for task in mixed}) > 1
+    for i, (one, other) in enumerate(zip(plain.sample(np.arange(12)), mixed, strict=True)):
+        same = (other.support.y[:, None] == other.support.y).all(-1)
+        torch.testing.assert_close(same, (one.support.y[:, None] == one.support.y).all(-1))
+        if i < 4:  # of one meta-batch
+            torch.testing.assert_close(stacked.query.y[i], other.query.y)
 
 
 def test_too_few_strings_are_refused() -> None:

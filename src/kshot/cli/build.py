@@ -120,9 +120,12 @@ def training_tasks(options: LearnerOptions) -> TaskSource:
         turns = 4 if data.rotations == "classes" else 1
         ways = min(options.train_ways, turns * len(data.classes))
     augment = Distortions() if options.distort else None
-    if isinstance(options, InContextOptions):
-        return VariableWays(data, (2, ways), shots, queries, seed, group=options.tasks_per_step, augment=augment)
-    return _labelled(options, Episodes(data, ways, shots, queries, seed, augment=augment))
+    fewest = _fewest_ways(options)
+    if fewest is None:
+        return _labelled(options, Episodes(data, ways, shots, queries, seed, augment=augment))
+    assert isinstance(options, InContextOptions | RecurrentOptions)
+    group = options.tasks_per_step
+    return _labelled(options, VariableWays(data, (fewest, ways), shots, queries, seed, group=group, augment=augment))
 
 
 def fixed_tasks(
@@ -143,7 +146,18 @@ def fixed_tasks(
     return _labelled(options, Episodes(data, ways, shots, queries, _SEEDS[split], length))
 
 
-def _labelled(options: LearnerOptions, tasks: Episodes) -> TaskSource:
+def _fewest_ways(options: LearnerOptions) -> int | None:
+    match options:
+        case InContextOptions():
+            return 2
+        case RecurrentOptions(fewest_ways=int(), labels="one-hot"):
+            raise ValueError("--fewest-ways needs --labels strings: one-hot rows build the number of classes in.")
+        case RecurrentOptions():
+            return options.fewest_ways
+    return None
+
+
+def _labelled(options: LearnerOptions, tasks: Episodes | VariableWays) -> TaskSource:
     """Return the tasks with labels of the kind that the options name."""
     return StringLabels(tasks) if isinstance(options, RecurrentOptions) and options.labels == "strings" else tasks
 

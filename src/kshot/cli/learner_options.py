@@ -260,6 +260,8 @@ class RecurrentOptions(MemoryOptions):
     """What remembers: least recently used access, a neural Turing machine, or an LSTM alone."""
     labels: Literal["one-hot", "strings"] = "one-hot"
     """Classes are told by one-hot rows, or by five letters, so that their number is not built in."""
+    fewest_ways: int | None = None
+    """With strings, each training step draws its number of classes, from this to --ways; by default all have --ways."""
     flat: bool = False
     """Read raw pixels, instead of what a convolutional net makes of them."""
     hidden: int = 200

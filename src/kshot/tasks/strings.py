@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kshot.core import Batch, Episode
 from kshot.losses import LETTERS
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.keys import choose, random_keys
 from kshot.tasks.source import TaskSource
+from kshot.tasks.variable_ways import VariableWays
 
 __all__ = ["LENGTH", "StringLabels"]
 
@@ -26,7 +28,7 @@ class StringLabels(TaskSource):
     letters, 3,125 labels. Judge them by ``kshot.losses.strings``.
 
     Args:
-        tasks: with one-hot labels.
+        tasks: with one-hot labels, of one number of classes or of any.
         characters: of a string.
 
     Raises:
@@ -41,12 +43,13 @@ class StringLabels(TaskSource):
 
     string_labels = True
 
-    def __init__(self, tasks: Episodes, characters: int = LENGTH) -> None:
+    def __init__(self, tasks: Episodes | VariableWays, characters: int = LENGTH) -> None:
         super().__init__(tasks.seed, tasks.length)
         self.tasks, self.characters = tasks, characters
-        if LETTERS**characters < tasks.ways:
+        self._most = tasks.ways if isinstance(tasks, Episodes) else tasks.ways[1]
+        if LETTERS**characters < self._most:
             raise ValueError(
-                f"{characters} characters of {LETTERS} letters make {LETTERS**characters} strings; found {tasks.ways} ways. "
+                f"{characters} characters of {LETTERS} letters make {LETTERS**characters} strings; found {self._most} ways. "
                 "Raise characters."
             )
 
@@ -55,11 +58,17 @@ class StringLabels(TaskSource):
         """The protocol of these tasks."""
         return {**self.tasks.stamp, "labels": f"strings of {self.characters} out of {LETTERS} letters"}
 
-    def sample(self, items: NDArray[np.int64]) -> Episode:
-        """Draw the tasks of these numbers, stacked."""
-        drawn = self.tasks.sample(items)
-        chosen = choose(random_keys(self.seed, _STRINGS, items, LETTERS**self.characters), self.tasks.ways)
+    def sample(self, items: NDArray[np.int64]) -> Episode | list[Episode]:
+        """Draw the tasks of these numbers: stacked where all have as many ways, else a list."""
+        chosen = choose(random_keys(self.seed, _STRINGS, items, LETTERS**self.characters), self._most)
         places = LETTERS ** np.arange(self.characters)
         digits = torch.from_numpy(chosen[..., None] // places % LETTERS)
-        strings = torch.nn.functional.one_hot(digits, LETTERS).flatten(-2).to(drawn.support.y.dtype)
-        return Episode(*(Batch(x, y @ strings) for x, y in drawn))
+        strings = torch.nn.functional.one_hot(digits, LETTERS).flatten(-2)  # of each task, for the most ways
+        drawn = self.tasks.sample(items)
+        if isinstance(drawn, Episode):
+            return _told(drawn, strings)
+        return [_told(task, own) for task, own in zip(drawn, strings, strict=True)]
+
+
+def _told(tasks: Episode, strings: Tensor) -> Episode:
+    return Episode(*(Batch(x, y @ strings[..., : y.shape[-1], :].to(y)) for x, y in tasks))
