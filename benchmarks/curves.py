@@ -16,7 +16,14 @@ from rows import read_rows
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 LEARNERS = (("MAML++", 1), ("ANIL", 1), ("MAML", 1), ("MAML", 5))  # by shots
-RECURRENT = (("MANN", "one-hot"), ("LSTM", "one-hot"), ("MANN", "strings"))  # by labels
+FROZEN = "frozen convolutions of prototypical"
+RECURRENT = {  # by labels and what they read
+    ("MANN", "one-hot", FROZEN): ":",
+    ("LSTM", "one-hot", FROZEN): ":",
+    ("MANN", "one-hot", "raw pixels"): "-",
+    ("LSTM", "one-hot", "raw pixels"): "-",
+    ("MANN", "strings", "raw pixels"): "--",
+}
 
 
 def main() -> None:
@@ -43,15 +50,15 @@ def with_twenty_ways() -> None:
 
 
 def recurrent() -> None:
-    """Draw the last run of each recurrent net on raw pixels, of which all take steps of 16 streams."""
-    flat = (row for row in read_rows("recurrent") if row["flat"])
-    rows = {(row["learner"], row["labels"]): row for row in flat}
+    """Draw the last run of each recurrent net, of which all take steps of 16 streams."""
+    rows = {(row["learner"], row["labels"], row.get("reads", "raw pixels")): row for row in read_rows("recurrent")}
 
     def draw(axes: Axes, palette: Palette) -> None:
-        looks = ((palette.main, "-"), (palette.other, "-"), (palette.main, "--"))
-        for key, (colour, dashes) in zip(RECURRENT, looks, strict=True):
-            label = f"{key[0]}, {rows[key]['ways']} classes, {key[1]}"
-            axes.plot(*curve(rows[key]), dashes, color=colour, label=label)
+        for (learner, labels, reads), dashes in RECURRENT.items():
+            row = rows[learner, labels, reads]
+            colour = palette.main if learner == "MANN" else palette.other
+            label = f"{learner}, {row['ways']} classes, {labels}{', frozen encoder' * (reads == FROZEN)}"
+            axes.plot(*curve(row), dashes, color=colour, label=label)
         axes.set_xlabel("training steps, of 16 streams")
         axes.set_title("Accuracy on queries after validation streams, %")
         axes.legend(loc="center right")
