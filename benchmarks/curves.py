@@ -61,7 +61,7 @@ def recurrent() -> None:
             axes.plot(*curve(row), dashes, color=colour, label=label)
         axes.set_xlabel("training steps, of 16 streams")
         axes.set_title("Accuracy on queries after validation streams, %")
-        axes.legend(loc="center right")
+        axes.legend(loc="lower right")
 
     save_figure(FIGURES, "recurrent-training", (5.6, 3.2), [draw])
 

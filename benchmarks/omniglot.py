@@ -119,7 +119,8 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         "mirrored": told.mirror,
     }
     if told.encoder_from is not None:
-        words[f"after the encoder of {learner_name(load_config(Path(told.encoder_from)))}"] = True
+        how = "on the frozen" if told.freeze_encoder else "after the"
+        words[f"{how} encoder of {learner_name(load_config(Path(told.encoder_from)))}"] = True
     if isinstance(told, ReptileOptions):
         words[f"{told.inner_rule} inside"] = told.inner_rule != "adam"
     if isinstance(told, MatchingOptions):
