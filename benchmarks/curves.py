@@ -51,7 +51,7 @@ def with_twenty_ways() -> None:
 
 def recurrent() -> None:
     """Draw the last run of each recurrent net, of which all take steps of 16 streams."""
-    rows = {(row["learner"], row["labels"], row.get("reads", "raw pixels")): row for row in read_rows("recurrent")}
+    rows = {(row["learner"], row["labels"], row["reads"]): row for row in read_rows("recurrent")}
 
     def draw(axes: Axes, palette: Palette) -> None:
         for (learner, labels, reads), dashes in RECURRENT.items():

@@ -9,20 +9,20 @@ __all__ = ["neural_process", "recurrent", "sequence_bits", "sequence_speed", "se
 
 def recurrent() -> str:
     """Return accuracy by presentation, beside the published one."""
-    kinds = ("learner", "ways", "labels", "flat")
+    kinds = ("learner", "ways", "labels", "reads")
     measured = [
         {**row, "resize": "antialiased" if "antialiased" in row["protocol"] else "nearest"}
         for row in latest("recurrent", *kinds, "protocol")  # which says the presentation too
     ]
     rows = []
-    for (learner, ways, labels, _, resize), of_one in grouped(measured, *kinds, "resize").items():
+    for (learner, ways, labels, reads, resize), of_one in grouped(measured, *kinds, "resize").items():
         own = {row["presentation"]: row for row in of_one}
         cells = [
             percent(own[n]) + (f" (paper {own[n]['published']:.1f})" if own[n]["published"] is not None else "")
             for n in (1, 2, 3, 5, 10)
         ]
         one = own[1]
-        kind = f"{learner}, {one.get('reads', 'raw pixels')}, {resize}"  # older rows are all of raw pixels
+        kind = f"{learner}, {reads}, {resize}"
         rows.append((kind, f"{ways}, {labels}", *cells, f"{one['episodes']:,}", _training(one)))
     return markdown(("learner", "classes", "1st", "2nd", "3rd", "5th", "10th", "test streams", "training"), rows)
 

@@ -120,7 +120,7 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
     }
     if told.encoder_from is not None:
         how = "on the frozen" if told.freeze_encoder else "after the"
-        words[f"{how} encoder of {learner_name(load_config(Path(told.encoder_from)))}"] = True
+        words[f"{how} encoder of {encoder_learner(told.encoder_from)}"] = True
     if isinstance(told, ReptileOptions):
         words[f"{told.inner_rule} inside"] = told.inner_rule != "adam"
     if isinstance(told, MatchingOptions):
@@ -168,6 +168,11 @@ def training(run: Path) -> dict[str, Any]:
     if told.get("encoder_from") is not None:
         told["encoder_from"] = training(Path(told["encoder_from"]))
     return told
+
+
+def encoder_learner(run: str) -> str:
+    """Return the name of the learner of the run whose encoder another began with."""
+    return learner_name(load_config(Path(run)))
 
 
 def encoder_seconds(told: LearnerOptions) -> float:

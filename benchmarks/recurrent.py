@@ -13,9 +13,9 @@ from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint
 from kshot.cli.build import fixed_tasks, load_best
 from kshot.cli.learner_options import RecurrentOptions
-from kshot.cli.run_config import learner_name, load_config
+from kshot.cli.run_config import load_config
 from kshot.presentations import evaluate_presentations
-from omniglot import curve, encoder_seconds, training
+from omniglot import curve, encoder_learner, encoder_seconds, training
 from rows import result_row, write_rows
 
 NAMES = {"mann": "MANN", "ntm": "NTM", "lstm": "LSTM"}
@@ -55,7 +55,6 @@ def main() -> None:
                 ways=told.ways,
                 shots=told.shots,
                 labels=told.labels,
-                flat=told.flat,
                 reads=reads(told),
                 presentation=n,
                 published=theirs,
@@ -76,8 +75,7 @@ def reads(told: RecurrentOptions) -> str:
         return "raw pixels"
     if told.encoder_from is None:
         return "convolutions"
-    whose = learner_name(load_config(Path(told.encoder_from)))
-    return f"{'frozen ' * told.freeze_encoder}convolutions of {whose}"
+    return f"{'frozen ' * told.freeze_encoder}convolutions of {encoder_learner(told.encoder_from)}"
 
 
 if __name__ == "__main__":

@@ -123,7 +123,6 @@ def training_tasks(options: LearnerOptions) -> TaskSource:
     fewest = _fewest_ways(options)
     if fewest is None:
         return _labelled(options, Episodes(data, ways, shots, queries, seed, augment=augment))
-    assert isinstance(options, InContextOptions | RecurrentOptions)
     group = options.tasks_per_step
     return _labelled(options, VariableWays(data, (fewest, ways), shots, queries, seed, group=group, augment=augment))
 

@@ -52,6 +52,8 @@ class LearnerOptions:
     """Training budget, validation included; 3 by default, unless steps are given."""
     steps: int | None = None
     """Training budget in optimizer steps; the first budget used up ends the run."""
+    tasks_per_step: int = 16
+    """Tasks in a meta-batch."""
     lr: float = 1e-3
     """Learning rate of Adam, the outer loop."""
     filters: int = 64
@@ -88,7 +90,6 @@ class MetricOptions(LearnerOptions):
     train_queries: int = 5
     """Query examples of each class in a training task."""
     tasks_per_step: int = 1
-    """Tasks in a meta-batch."""
     halve_every: int = 2000
     """Steps after which the learning rate halves."""
 
@@ -193,7 +194,6 @@ class MAMLOptions(LearnerOptions):
     train_queries: int | None = None
     """Query examples of each class in a training task: as many as shots by default."""
     tasks_per_step: int = 32
-    """Tasks in a meta-batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +221,6 @@ class ReptileOptions(LearnerOptions):
     test_steps: int = 50
     """Inner steps in validation and at test time, each on the whole support set."""
     tasks_per_step: int = 5
-    """Tasks in a meta-batch."""
     lr: float = 1.0
     """Step size of the outer loop, which falls to zero over --steps; constant where only minutes are given."""
 
@@ -233,7 +232,6 @@ class InContextOptions(MetricOptions):
     train_ways: int = 20
     """The most classes in a training task; each step draws a number from 2 on."""
     tasks_per_step: int = 8
-    """Tasks in a meta-batch."""
     blocks: int = 3
     """Blocks of the transformer."""
 
@@ -242,8 +240,6 @@ class InContextOptions(MetricOptions):
 class MemoryOptions(LearnerOptions):
     """What every run of a learner that reads a sequence is told."""
 
-    tasks_per_step: int = 16
-    """Tasks in a meta-batch."""
     train_queries: int = 1
     """Query examples of each class in a training task."""
     halve_every: int = 10_000

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from kshot.allocator import keep_freed_memory
 from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, picture_of, training_tasks
 from kshot.cli.encoder_from import copy_encoder, freeze_encoder
-from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MemoryOptions, MetricOptions, ReptileOptions
+from kshot.cli.learner_options import LearnerOptions, ReptileOptions
 from kshot.cli.options import Resume
 from kshot.cli.results import can_report
 from kshot.cli.run_config import learner_name, load_config, save_config
@@ -74,7 +74,6 @@ def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: b
     console = Console(markup=False)  # or brackets in a path would be taken for a style
     tasks, validation, learner, optimizer, scheduler = prepared
     console.print(f"{type(learner).__name__} on {_in_words(dict(tasks.stamp))}", highlight=False, soft_wrap=True)
-    assert isinstance(options, MetricOptions | MAMLOptions | ReptileOptions | MemoryOptions)
     with show_progress("training", console) as watch:
         trained = train(
             learner,
