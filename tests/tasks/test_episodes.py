@@ -202,3 +202,27 @@ def test_choose_draws_without_replacement() -> None:
     chosen = choose(random_keys(0, 0, np.arange(500), 9), 4)
     assert all(len(set(row)) == 4 for row in chosen.tolist())
     assert choose(random_keys(0, 0, np.arange(5), 4), 4).shape == (5, 4)
+
+
+def test_uneven_tasks_have_as_many_examples_of_a_class_on_average() -> None:
+    episodes = Episodes(numbered(each=9), 3, 4, 2, uneven=True)
+    tasks = episodes.sample(np.arange(500))
+    counts = tasks.support.y.sum(1)
+    assert (counts.sum(1) == 12).all()
+    assert counts.max() == 7  # that are no queries
+    assert counts.min() <= 1
+    assert counts.mean(0).sub(4).abs().max() < 0.2
+    assert (tasks.query.y.sum(1) == 2).all()
+    assert all(len(codes(torch.cat([task.support.x, task.query.x])).unique()) == 18 for task in unstack(tasks))
+    assert same(episodes[9], unstack(tasks)[9])
+    assert episodes.stamp["tasks"] == "3-way 4-shot on average, 2 queries a class"
+
+
+def test_uneven_tasks_draw_from_twice_as_many_where_there_are() -> None:
+    counts = Episodes(numbered(each=9), 3, 2, 2, uneven=True).sample(np.arange(500)).support.y.sum(1)
+    assert counts.max() == 4
+
+
+def test_uneven_tasks_without_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="found unlabelled=1"):
+        Episodes(numbered(), 3, 1, 1, unlabelled=1, uneven=True)

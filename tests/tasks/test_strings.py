@@ -59,3 +59,20 @@ def test_a_string_is_right_where_every_character_is() -> None:
     expected = torch.nn.functional.cross_entropy(logits[:3].reshape(15, 5), y[:3].reshape(15, 5).argmax(-1))
     torch.testing.assert_close(strings(logits, y), expected)
     torch.testing.assert_close(strings.weight(y), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+
+
+def test_dealt_letters_are_had_by_one_of_every_five_classes() -> None:
+    data = LabelledData.from_arrays(torch.arange(48.0)[:, None], torch.arange(48) % 12)
+    plain = VariableWays(data, (5, 12), 1, 1, seed=4, group=1)
+    told = StringLabels(plain, dealt=True)
+    drawn = set()
+    for one, other in zip(plain.sample(np.arange(40)), told.sample(np.arange(40)), strict=True):
+        own = (one.support.y.mT @ other.support.y).reshape(-1, 5, 5)  # of each class: letters by place
+        assert (own.sum(-1) == 1).all()
+        for five in own.split(5):
+            letters = five.sum(0)
+            assert (letters == 1).all() if len(five) == 5 else (letters <= 1).all()
+        drawn.update(map(tuple, own.argmax(-1).tolist()))
+    assert len(drawn) > 200
+    torch.testing.assert_close(told[7].support.y, StringLabels(plain, dealt=True).sample(np.arange(9))[7].support.y)
+    assert "dealt evenly" in told.stamp["labels"]

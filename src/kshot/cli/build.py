@@ -120,11 +120,14 @@ def training_tasks(options: LearnerOptions) -> TaskSource:
         turns = 4 if data.rotations == "classes" else 1
         ways = min(options.train_ways, turns * len(data.classes))
     augment = Distortions() if options.distort else None
-    fewest = _fewest_ways(options)
+    fewest, group = _fewest_ways(options), options.tasks_per_step
+    uneven = isinstance(options, RecurrentOptions) and options.uneven
+    tasks: Episodes | VariableWays
     if fewest is None:
-        return _labelled(options, Episodes(data, ways, shots, queries, seed, augment=augment))
-    group = options.tasks_per_step
-    return _labelled(options, VariableWays(data, (fewest, ways), shots, queries, seed, group=group, augment=augment))
+        tasks = Episodes(data, ways, shots, queries, seed, augment=augment, uneven=uneven)
+    else:
+        tasks = VariableWays(data, (fewest, ways), shots, queries, seed, group=group, augment=augment, uneven=uneven)
+    return _labelled(options, tasks, dealt=uneven)
 
 
 def fixed_tasks(
@@ -156,9 +159,13 @@ def _fewest_ways(options: LearnerOptions) -> int | None:
     return None
 
 
-def _labelled(options: LearnerOptions, tasks: Episodes | VariableWays) -> TaskSource:
+def _labelled(options: LearnerOptions, tasks: Episodes | VariableWays, *, dealt: bool = False) -> TaskSource:
     """Return the tasks with labels of the kind that the options name."""
-    return StringLabels(tasks) if isinstance(options, RecurrentOptions) and options.labels == "strings" else tasks
+    return (
+        StringLabels(tasks, dealt=dealt)
+        if isinstance(options, RecurrentOptions) and options.labels == "strings"
+        else tasks
+    )
 
 
 def build_learner(

@@ -258,6 +258,8 @@ class RecurrentOptions(MemoryOptions):
     """Classes are told by one-hot rows, or by five letters, so that their number is not built in."""
     fewest_ways: int | None = None
     """With strings, each training step draws its number of classes, from this to --ways; by default all have --ways."""
+    uneven: bool = False
+    """In training, classes come unequally often and letters equally, so that counting helps nowhere: it binds sooner."""
     flat: bool = False
     """Read raw pixels, instead of what a convolutional net makes of them."""
     hidden: int = 200

@@ -139,6 +139,8 @@ class Drawer:
         rows: NDArray[np.int64],
         turns: NDArray[np.int64],
         labels: NDArray[np.int64],
+        *,
+        keep: int | None = None,
     ) -> Batch:
         """Collect examples in a random order, so that no label can be read off a position.
 
@@ -149,8 +151,9 @@ class Drawer:
             rows: ``(t, n)`` examples.
             turns: ``(t, n)`` quarter turns of each.
             labels: ``(n,)`` positions of their classes in the task, -1 for an unlabelled example.
+            keep: how many of them, chosen at random; by default all.
         """
-        shuffled = random_keys(self.seed, order, items, len(labels)).argsort(1)
+        shuffled = random_keys(self.seed, order, items, len(labels)).argsort(1)[:, :keep]
         x = self.examples(np.take_along_axis(rows, shuffled, 1), np.take_along_axis(turns, shuffled, 1))
         y = torch.from_numpy(labels[shuffled][..., None] == np.arange(ways)).to(x.device, x.dtype)
         return Batch(x, y)

@@ -32,9 +32,11 @@ class Episodes(TaskSource):
         unlabelled: support examples of each class, distractors included, whose row of y is all zero.
         distractors: classes beside ``ways`` that appear only as unlabelled support examples.
         augment: makes new examples from those drawn, see ``kshot.tasks.augment``.
+        uneven: draw the support set from twice as many examples of each class (or from as many as there are), so that a
+            class has ``shots`` on average, and a learner that reads a stream cannot tell by counting what comes next.
 
     Raises:
-        ValueError: too few classes, or a class with too few examples, which is named.
+        ValueError: too few classes, a class with too few examples, which is named, or ``uneven`` with ``unlabelled``.
 
     >>> data = LabelledData.from_arrays(torch.arange(12.0)[:, None], [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
     >>> task = Episodes(data, ways=2, shots=1, queries=2)[0]
@@ -55,11 +57,14 @@ class Episodes(TaskSource):
         unlabelled: int = 0,
         distractors: int = 0,
         augment: Augment | None = None,
+        uneven: bool = False,
     ) -> None:
         super().__init__(seed, length)
         self.data, self.ways, self.shots, self.queries = data, ways, shots, queries
         self.unlabelled, self.distractors, self.augment = unlabelled, distractors, augment
-        self.within_groups = within_groups
+        self.within_groups, self.uneven = within_groups, uneven
+        if uneven and unlabelled:
+            raise ValueError(f"uneven tasks have no unlabelled examples; found unlabelled={unlabelled}. Leave one out.")
         counts = {
             "ways": ways,
             "shots": shots,
@@ -80,7 +85,8 @@ class Episodes(TaskSource):
     @property
     def stamp(self) -> Mapping[str, str]:
         """The protocol of these tasks."""
-        tasks = f"{self.ways}-way {self.shots}-shot, {self.queries} queries a class"
+        shots = f"{self.shots}-shot" + (" on average" if self.uneven else "")
+        tasks = f"{self.ways}-way {shots}, {self.queries} queries a class"
         extras = f", {self.unlabelled} unlabelled a class, {self.distractors} distractors" if self.unlabelled else ""
         augmented = {} if self.augment is None else {"augment": str(self.augment)}
         return {**self._drawer.stamp(tasks + extras), **augmented}
@@ -88,19 +94,23 @@ class Episodes(TaskSource):
     def sample(self, items: NDArray[np.int64]) -> Episode:
         """Draw the tasks of these numbers, stacked."""
         classes, turns = self._drawer.classes(items, self.ways + self.distractors)
-        rows = self._drawer.rows(items, classes, self.shots + self.unlabelled + self.queries)
-        first, last = self.shots, self.shots + self.unlabelled
+        first = min(2 * self.shots, int(self.data.sizes.min()) - self.queries) if self.uneven else self.shots
+        last = first + self.unlabelled
+        rows = self._drawer.rows(items, classes, last + self.queries)
         way, ways = np.arange(classes.shape[1]), self.ways
         labelled = _flat(rows[:, :ways, :first], turns[:, :ways], way[:ways])
         extra = _flat(rows[:, :, first:last], turns, np.full_like(way, -1))
         query = _flat(rows[:, :ways, last:], turns[:, :ways], way[:ways])
         support = (np.concatenate(pair, -1) for pair in zip(labelled, extra, strict=True))
         return Episode(
-            self._batch(items, Stream.SUPPORT_ORDER, *support), self._batch(items, Stream.QUERY_ORDER, *query)
+            self._batch(items, Stream.SUPPORT_ORDER, *support, keep=ways * self.shots if self.uneven else None),
+            self._batch(items, Stream.QUERY_ORDER, *query),
         )
 
-    def _batch(self, items: NDArray[np.int64], order: Stream, *examples: NDArray[np.int64]) -> Batch:
-        x, y = self._drawer.batch(items, order, self.ways, *examples)
+    def _batch(
+        self, items: NDArray[np.int64], order: Stream, *examples: NDArray[np.int64], keep: int | None = None
+    ) -> Batch:
+        x, y = self._drawer.batch(items, order, self.ways, *examples, keep=keep)
         if self.augment is None:
             return Batch(x, y)
         stream = Stream.AUGMENT_SUPPORT if order is Stream.SUPPORT_ORDER else Stream.AUGMENT_QUERY

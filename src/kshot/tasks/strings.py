@@ -1,5 +1,6 @@
 """Classes that are told by a string of characters instead of a one-hot row, so that their number is not built in."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,7 +19,9 @@ __all__ = ["LENGTH", "StringLabels"]
 
 LENGTH = 5  # of a string, unless said otherwise
 
-_STRINGS = 1_002  # a stream of random numbers that no other source draws from
+# Streams of random numbers that no other source draws from.
+_STRINGS = 1_002
+_DEALT = 1_003
 
 
 class StringLabels(TaskSource):
@@ -30,6 +33,8 @@ class StringLabels(TaskSource):
     Args:
         tasks: with one-hot labels, of one number of classes or of any.
         characters: of a string.
+        dealt: deal letters to every five classes, one each at every place, so that none is frequent and a learner cannot
+            guess by counting. Classes of different fives then have the same string once in 3,125 times.
 
     Raises:
         ValueError: there are fewer strings than ways.
@@ -43,9 +48,9 @@ class StringLabels(TaskSource):
 
     string_labels = True
 
-    def __init__(self, tasks: Episodes | VariableWays, characters: int = LENGTH) -> None:
+    def __init__(self, tasks: Episodes | VariableWays, characters: int = LENGTH, *, dealt: bool = False) -> None:
         super().__init__(tasks.seed, tasks.length)
-        self.tasks, self.characters = tasks, characters
+        self.tasks, self.characters, self.dealt = tasks, characters, dealt
         self._most = tasks.ways if isinstance(tasks, Episodes) else tasks.ways[1]
         if LETTERS**characters < self._most:
             raise ValueError(
@@ -56,18 +61,28 @@ class StringLabels(TaskSource):
     @property
     def stamp(self) -> Mapping[str, str]:
         """The protocol of these tasks."""
-        return {**self.tasks.stamp, "labels": f"strings of {self.characters} out of {LETTERS} letters"}
+        dealt = ", dealt evenly" if self.dealt else ""
+        return {**self.tasks.stamp, "labels": f"strings of {self.characters} out of {LETTERS} letters{dealt}"}
 
     def sample(self, items: NDArray[np.int64]) -> Episode | list[Episode]:
         """Draw the tasks of these numbers: stacked where all have as many ways, else a list."""
-        chosen = choose(random_keys(self.seed, _STRINGS, items, LETTERS**self.characters), self._most)
-        places = LETTERS ** np.arange(self.characters)
-        digits = torch.from_numpy(chosen[..., None] // places % LETTERS)
+        digits = torch.from_numpy(self._deal(items) if self.dealt else self._draw(items))
         strings = torch.nn.functional.one_hot(digits, LETTERS).flatten(-2)  # of each task, for the most ways
         drawn = self.tasks.sample(items)
         if isinstance(drawn, Episode):
             return _told(drawn, strings)
         return [_told(task, own) for task, own in zip(drawn, strings, strict=True)]
+
+    def _draw(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Draw strings ``(t, most ways, characters)``, all different."""
+        chosen = choose(random_keys(self.seed, _STRINGS, items, LETTERS**self.characters), self._most)
+        return chosen[..., None] // LETTERS ** np.arange(self.characters) % LETTERS
+
+    def _deal(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Deal strings ``(t, most ways, characters)``, all letters to every five classes."""
+        shape = len(items), -(-self._most // LETTERS), self.characters, LETTERS
+        dealt = random_keys(self.seed, _DEALT, items, math.prod(shape[1:])).reshape(shape).argsort(-1)
+        return dealt.swapaxes(-2, -1).reshape(len(items), -1, self.characters)[:, : self._most]
 
 
 def _told(tasks: Episode, strings: Tensor) -> Episode:

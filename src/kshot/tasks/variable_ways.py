@@ -32,6 +32,7 @@ class VariableWays(TaskSource):
         length: how many tasks there are.
         group: how many consecutive tasks have one number of ways: the size of a meta-batch.
         augment: makes new examples from those drawn.
+        uneven: let classes come unequally often in the support set.
 
     Raises:
         ValueError: a range or the group is empty, or ``Episodes`` refuses the most ways.
@@ -54,6 +55,7 @@ class VariableWays(TaskSource):
         *,
         group: int = 16,
         augment: Augment | None = None,
+        uneven: bool = False,
     ) -> None:
         super().__init__(seed, length)
         fewest, most = ways
@@ -63,7 +65,7 @@ class VariableWays(TaskSource):
             )
         self.ways, self.group = ways, group
         self._of = {
-            count: Episodes(data, count, shots, queries, seed, length, augment=augment)
+            count: Episodes(data, count, shots, queries, seed, length, augment=augment, uneven=uneven)
             for count in range(fewest, most + 1)
         }
 
