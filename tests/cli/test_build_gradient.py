@@ -1,5 +1,7 @@
 """What the options of MAML build."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -59,3 +61,21 @@ def test_norms_can_be_left_to_the_outer_loop() -> None:
     left_out = {name for name, p in learner.model.named_parameters() if id(p) in norms}
     assert len(left_out) == 8
     assert set(learner.adapted) == {name for name, _ in learner.model.named_parameters()} - left_out
+
+
+def test_normalised_features_are_of_one_length_and_add_no_parameters() -> None:
+    for net, adapts in (("pooled", "head"), ("connected", "head"), ("strided", "all")):
+        told = MAMLOptions(net=net, adapts=adapts, ways=3, inner_steps=2, normalise_features=True)  # type: ignore[arg-type]
+        plain, learner = (
+            build_maml(options, PICTURE, None)
+            for options in (dataclasses.replace(told, normalise_features=False), told)
+        )
+        assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in learner.parameters())
+        body = learner.encoder if adapts == "head" else learner.model.get_submodule("0")
+        features = body(torch.rand(4, *PICTURE))
+        torch.testing.assert_close(features.norm(dim=1), torch.full((4,), features.shape[1] ** 0.5), rtol=1e-2, atol=0)
+
+
+def test_sine_waves_have_no_features_to_normalise() -> None:
+    with pytest.raises(ValueError, match="needs a net of pictures"):
+        build_maml(MAMLOptions(normalise_features=True), None, None)

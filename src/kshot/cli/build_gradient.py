@@ -30,6 +30,8 @@ def build_maml(options: MAMLOptions, picture: torch.Size | None, inner_steps: in
         )
     if options.adapts == "context" and options.net == "connected":
         raise ValueError("--adapts context steers convolutions, or sine waves; leave --net connected out.")
+    if options.normalise_features and picture is None:
+        raise ValueError("--normalise-features needs a net of pictures: not sinusoid.")
     body, head = _waves(options) if picture is None else _pictures(options, picture)
     if options.start == "finn":
         _start_as_finn(body, head)
@@ -85,14 +87,20 @@ def _pictures(options: MAMLOptions, picture: torch.Size) -> tuple[nn.Module, nn.
         norm = lambda channels: PerStepNorm(channels, options.inner_steps)  # noqa: E731
     if connected:
         mlp = MLP(picture.numel(), 256, 128, 64, 64, norm=norm)
-        return nn.Sequential(nn.Flatten(), mlp, norm(64), nn.ReLU()), nn.Linear(64, options.ways)
+        return _before_head(options, nn.Sequential(nn.Flatten(), mlp, norm(64), nn.ReLU()), 64)
     strided = options.net == "strided"
     conv = Conv4(picture[0], options.filters, *(("stride", "mean") if strided else ("pool", "flatten")), norm)
     if options.adapts == "context":
         third = conv.blocks[2]
         assert isinstance(third, nn.Sequential)
         third.insert(2, FiLM(options.filters, 100))  # behind the third convolution and its normalisation
-    return conv, nn.Linear(features_of(conv, picture), options.ways)
+    return _before_head(options, conv, features_of(conv, picture))
+
+
+def _before_head(options: MAMLOptions, body: nn.Module, features: int) -> tuple[nn.Module, nn.Module]:
+    if options.normalise_features:
+        body = nn.Sequential(body, nn.LayerNorm(features, elementwise_affine=False))
+    return body, nn.Linear(features, options.ways)
 
 
 def _start_as_finn(body: nn.Module, head: nn.Module) -> None:

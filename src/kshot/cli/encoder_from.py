@@ -8,6 +8,7 @@ from kshot.cli.build import load_best
 from kshot.cli.learner_options import LearnerOptions
 from kshot.cli.run_config import data_name, load_config, picture_shape
 from kshot.nets.conv import Conv4
+from kshot.nets.norm import PerStepNorm
 
 __all__ = ["copy_encoder", "freeze_encoder"]
 
@@ -33,9 +34,14 @@ def copy_encoder(learner: nn.Module, options: LearnerOptions, run: Path) -> None
             f"--encoder-from needs a net of the same layers; that of {run} halves pictures by {source.downsample}, this "
             f"learner's by {target.downsample}: see --net."
         )
-    wanted = target.state_dict().keys()  # layers that normalise by the examples at hand keep no running averages
+    wanted = target.state_dict()  # layers that normalise by the examples at hand keep no running averages
+    copied = {name: value for name, value in source.state_dict().items() if name in wanted}
+    for name, layer in target.named_modules():
+        if isinstance(layer, PerStepNorm):  # a copy for each step
+            of_step = {f"{name}.{part}": own for part, own in layer.named_parameters()}
+            copied.update({part: copied[part].expand_as(own) for part, own in of_step.items() if part in copied})
     try:
-        target.load_state_dict({name: value for name, value in source.state_dict().items() if name in wanted})
+        target.load_state_dict(copied)
     except RuntimeError as error:
         raise ValueError(
             f"--encoder-from needs a net of the same layers; that of {run} has other filters, channels or normalisation."
