@@ -1,6 +1,7 @@
 """What the options of MAML build."""
 
-import dataclasses
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -63,17 +64,17 @@ def test_norms_can_be_left_to_the_outer_loop() -> None:
     assert set(learner.adapted) == {name for name, _ in learner.model.named_parameters()} - left_out
 
 
-def test_normalised_features_are_of_one_length_and_add_no_parameters() -> None:
-    for net, adapts in (("pooled", "head"), ("connected", "head"), ("strided", "all")):
-        told = MAMLOptions(net=net, adapts=adapts, ways=3, inner_steps=2, normalise_features=True)  # type: ignore[arg-type]
-        plain, learner = (
-            build_maml(options, PICTURE, None)
-            for options in (dataclasses.replace(told, normalise_features=False), told)
-        )
-        assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in learner.parameters())
-        body = learner.encoder if adapts == "head" else learner.model.get_submodule("0")
-        features = body(torch.rand(4, *PICTURE))
-        torch.testing.assert_close(features.norm(dim=1), torch.full((4,), features.shape[1] ** 0.5), rtol=1e-2, atol=0)
+@pytest.mark.parametrize(("net", "adapts"), [("pooled", "head"), ("connected", "head"), ("strided", "all")])
+def test_normalised_features_are_of_one_length_and_add_no_parameters(
+    net: Literal["pooled", "connected", "strided"], adapts: Literal["head", "all"]
+) -> None:
+    plain = MAMLOptions(net=net, adapts=adapts, ways=3, inner_steps=2)
+    learner = build_maml(replace(plain, normalise_features=True), PICTURE, None)
+    counts = [sum(p.numel() for p in one.parameters()) for one in (learner, build_maml(plain, PICTURE, None))]
+    assert counts[0] == counts[1]
+    body = learner.encoder if adapts == "head" else learner.model.get_submodule("0")
+    features = body(torch.rand(4, *PICTURE))
+    torch.testing.assert_close(features.norm(dim=1), torch.full((4,), features.shape[1] ** 0.5), rtol=1e-2, atol=0)
 
 
 def test_sine_waves_have_no_features_to_normalise() -> None:

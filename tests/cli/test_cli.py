@@ -407,7 +407,12 @@ def test_a_longer_resume_has_the_schedule_of_the_longer_run(
 
 @pytest.mark.parametrize(
     ("learner", "encoder"),
-    [(("snail",), "encoder.0"), (("maml", "--net", "pooled"), "model.0")],  # MAML's layers keep no running averages
+    [
+        (("snail",), "encoder.0"),
+        (("maml", "--net", "pooled"), "model.0"),  # its layers keep no running averages
+        (("maml", "--net", "pooled", "--per-step-norm", "--inner-steps", "2"), "model.0"),
+        (("maml", "--net", "pooled", "--normalise-features"), "model.0.0"),
+    ],
 )
 def test_a_run_begins_with_the_encoder_of_another(
     learner: tuple[str, ...], encoder: str, trained: tuple[Path, Ran], kshot: Kshot, pictures: Path, tmp_path: Path
@@ -418,7 +423,10 @@ def test_a_run_begins_with_the_encoder_of_another(
     assert ran.code == 0, ran.err
     began, ended = (load_checkpoint(folder / "best.safetensors")["learner"] for folder in (other, run))
     for kind in ("0.weight", "1.weight"):  # of a convolution, of a normalisation
-        torch.testing.assert_close(ended[f"{encoder}.blocks.3.{kind}"], began[f"encoder.blocks.3.{kind}"])
+        own, copied = ended[f"{encoder}.blocks.3.{kind}"], began[f"encoder.blocks.3.{kind}"]
+        torch.testing.assert_close(
+            own, copied.expand_as(own)
+        )  # the same for every step of a norm that has one for each
     shutil.rmtree(other)  # once begun, a run needs no other
     assert kshot("resume", run, "--steps", 2).code == 0
     assert kshot("eval", run, "--tasks", 2).code == 0
