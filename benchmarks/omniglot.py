@@ -130,7 +130,8 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
     if isinstance(told, MAMLOptions):
         words["weights start as in the paper's code"] = told.start == "finn"
         words["last layer at zero"] = told.start == "zero_head"
-        words["layer-normalised features"] = told.normalise_features
+        if told.feature_length is not None:
+            words[f"features of length {told.feature_length:g}"] = True
         words["norms do not adapt"] = told.adapts == "no_norm"
         words["no damping"] = told.differentiate == "implicit" and told.damping == 0
         words[f"{told.filters} filters, {told.net}"] = bool(_changed(told, "filters", "net") - {"connected"})

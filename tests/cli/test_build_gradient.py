@@ -65,18 +65,18 @@ def test_norms_can_be_left_to_the_outer_loop() -> None:
 
 
 @pytest.mark.parametrize(("net", "adapts"), [("pooled", "head"), ("connected", "head"), ("strided", "all")])
-def test_normalised_features_are_of_one_length_and_add_no_parameters(
+def test_features_of_one_length_add_no_parameters(
     net: Literal["pooled", "connected", "strided"], adapts: Literal["head", "all"]
 ) -> None:
     plain = MAMLOptions(net=net, adapts=adapts, ways=3, inner_steps=2)
-    learner = build_maml(replace(plain, normalise_features=True), PICTURE, None)
+    learner = build_maml(replace(plain, feature_length=40.0), PICTURE, None)
     counts = [sum(p.numel() for p in one.parameters()) for one in (learner, build_maml(plain, PICTURE, None))]
     assert counts[0] == counts[1]
     body = learner.encoder if adapts == "head" else learner.model.get_submodule("0")
     features = body(torch.rand(4, *PICTURE))
-    torch.testing.assert_close(features.norm(dim=1), torch.full((4,), features.shape[1] ** 0.5), rtol=1e-2, atol=0)
+    torch.testing.assert_close(features.norm(dim=1), torch.full((4,), 40.0), rtol=1e-3, atol=0)
 
 
-def test_sine_waves_have_no_features_to_normalise() -> None:
+def test_sine_waves_have_no_features_of_a_length() -> None:
     with pytest.raises(ValueError, match="needs a net of pictures"):
-        build_maml(MAMLOptions(normalise_features=True), None, None)
+        build_maml(MAMLOptions(feature_length=40.0), None, None)

@@ -411,7 +411,7 @@ def test_a_longer_resume_has_the_schedule_of_the_longer_run(
         (("snail",), "encoder.0"),
         (("maml", "--net", "pooled"), "model.0"),  # its layers keep no running averages
         (("maml", "--net", "pooled", "--per-step-norm", "--inner-steps", "2"), "model.0"),
-        (("maml", "--net", "pooled", "--normalise-features"), "model.0.0"),
+        (("maml", "--net", "pooled", "--feature-length", "40"), "model.0.0"),
     ],
 )
 def test_a_run_begins_with_the_encoder_of_another(

@@ -13,7 +13,7 @@ from kshot.losses import cross_entropy, mean_squared_error
 from kshot.nets.context import FiLM, WithContext
 from kshot.nets.conv import Conv4
 from kshot.nets.mlp import MLP
-from kshot.nets.norm import BatchStatisticsNorm, PerStepNorm, SupportStatisticsNorm
+from kshot.nets.norm import BatchStatisticsNorm, FixedLength, PerStepNorm, SupportStatisticsNorm
 
 __all__ = ["build_maml", "build_proto_maml", "build_reptile"]
 
@@ -30,8 +30,8 @@ def build_maml(options: MAMLOptions, picture: torch.Size | None, inner_steps: in
         )
     if options.adapts == "context" and options.net == "connected":
         raise ValueError("--adapts context steers convolutions, or sine waves; leave --net connected out.")
-    if options.normalise_features and picture is None:
-        raise ValueError("--normalise-features needs a net of pictures: not sinusoid.")
+    if options.feature_length is not None and picture is None:
+        raise ValueError("--feature-length needs a net of pictures: not sinusoid.")
     body, head = _waves(options) if picture is None else _pictures(options, picture)
     if options.start == "finn":
         _start_as_finn(body, head)
@@ -98,8 +98,8 @@ def _pictures(options: MAMLOptions, picture: torch.Size) -> tuple[nn.Module, nn.
 
 
 def _before_head(options: MAMLOptions, body: nn.Module, features: int) -> tuple[nn.Module, nn.Module]:
-    if options.normalise_features:
-        body = nn.Sequential(body, nn.LayerNorm(features, elementwise_affine=False))
+    if options.feature_length is not None:
+        body = nn.Sequential(body, FixedLength(options.feature_length))
     return body, nn.Linear(features, options.ways)
 
 

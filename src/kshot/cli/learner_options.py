@@ -159,9 +159,9 @@ class MAMLOptions(LearnerOptions):
     iMAML, zintgraf2019 CAVIA, raghu2020 ANIL, oh2021 BOIL."""
     net: Literal["strided", "pooled", "connected"] = "strided"
     """For pictures: four convolutions of stride 2, or with max-pooling, or four linear layers."""
-    normalise_features: bool = False
-    """Layer-normalise what the last layer reads of a picture: then an inner step from --start zero_head compares the
-    directions of features, whose lengths and common part would drown them."""
+    feature_length: float | None = None
+    """Bring what the last layer reads of a picture to this length, centred: an inner step from --start zero_head then
+    compares directions alone, and goes by the square of the length further in this layer than in those before it."""
     inner_lr: float | None = None
     """Inner step size for the mean loss: 0.4 by default, 0.01 for sinusoid."""
     inner_steps: int = 1

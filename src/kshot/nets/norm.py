@@ -7,7 +7,7 @@ A task has a handful of examples, so whose statistics normalise them decides wha
 * ``SupportStatisticsNorm``: of the support set; queries are normalised by what the support set gave.
 * running averages: ``torch.nn.BatchNorm2d`` in an encoder (prototypical networks). It must not stand inside an inner
   loop in train mode, where it would write to its buffers.
-* none: ``group_norm``.
+* none: ``group_norm``, and ``FixedLength`` for features.
 
 All are plain operations: torch's fused batch and layer normalisation give wrong second derivatives when a reverse pass
 goes through vmap (pytorch/functorch issue 534; measured on torch 2.13).
@@ -25,6 +25,7 @@ from kshot.weights import one_thread
 
 __all__ = [
     "BatchStatisticsNorm",
+    "FixedLength",
     "PerStepNorm",
     "SupportStatisticsNorm",
     "group_norm",
@@ -139,6 +140,37 @@ class SupportStatisticsNorm(BatchStatisticsNorm):
         """Normalise ``(n, channels, *space)`` by the given statistics, or by the batch where none are given."""
         given = self.mean.numel() > 0
         return self._normalised(x, self.mean, self.variance) if given else super().forward(x)
+
+
+class FixedLength(nn.Module):
+    r"""Centre the features of each example, and bring them to one length.
+
+    .. math:: y = \ell \, (x - \bar x) / \lVert x - \bar x \rVert
+
+    Dot products of what it returns are cosines of centred features, times the square of the length.
+
+    Args:
+        length: of what it returns.
+        eps: added to the square of the length of what it is given.
+
+    Raises:
+        ValueError: the length is not above zero.
+
+    >>> FixedLength(2.0)(torch.tensor([[1.0, 3.0], [0.0, -10.0]]))
+    tensor([[-1.4142,  1.4142],
+            [ 1.4142, -1.4142]])
+    """
+
+    def __init__(self, length: float, eps: float = 1e-6) -> None:
+        super().__init__()
+        if not length > 0:
+            raise ValueError(f"length must be above 0; found {length}.")
+        self.length, self.eps = length, eps
+
+    def forward(self, x: Float[Tensor, "n features"]) -> Float[Tensor, "n features"]:
+        """Bring the features of each of ``n`` examples to the length."""
+        centred = x - x.mean(-1, keepdim=True)
+        return self.length * centred * (centred.square().sum(-1, keepdim=True) + self.eps).rsqrt()
 
 
 def normalises_by_batch(layer: nn.Module) -> bool:
