@@ -22,6 +22,7 @@ RECURRENT = {  # by labels and what they read
     ("LSTM", "one-hot", FROZEN): ":",
     ("MANN", "one-hot", "raw pixels"): "-",
     ("LSTM", "one-hot", "raw pixels"): "-",
+    ("MANN", "strings", f"{FROZEN}, uneven streams"): "-.",
     ("MANN", "strings", "raw pixels"): "--",
 }
 
@@ -57,13 +58,13 @@ def recurrent() -> None:
         for (learner, labels, reads), dashes in RECURRENT.items():
             row = rows[learner, labels, reads]
             colour = palette.main if learner == "MANN" else palette.other
-            label = f"{learner}, {row['ways']} classes, {labels}{', frozen encoder' * (reads == FROZEN)}"
-            axes.plot(*curve(row), dashes, color=colour, label=label)
+            of_frozen = reads.replace("raw pixels", "").replace(FROZEN, ", frozen encoder")
+            axes.plot(*curve(row), dashes, color=colour, label=f"{learner}, {row['ways']} classes, {labels}{of_frozen}")
         axes.set_xlabel("training steps, of 16 streams")
         axes.set_title("Accuracy on queries after validation streams, %")
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", fontsize="x-small")
 
-    save_figure(FIGURES, "recurrent-training", (5.6, 3.2), [draw])
+    save_figure(FIGURES, "recurrent-training", (5.6, 4.0), [draw])
 
 
 def points(row: dict[str, Any]) -> tuple[list[int], list[float]]:

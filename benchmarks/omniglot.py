@@ -139,7 +139,9 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
     if isinstance(told, MAMLOptions | ReptileOptions):
         published = _published(told)
         words[f"inner step size {told.inner_lr or 0.4:g}"] = (told.inner_lr or 0.4) != published.inner_lr
-        words[f"{told.tasks_per_step} tasks a step"] = told.tasks_per_step != published.tasks_per_step
+        words[f"{told.tasks_per_step} task{'s' * (told.tasks_per_step > 1)} a step"] = (
+            told.tasks_per_step != published.tasks_per_step
+        )
     if isinstance(told, SNAILOptions):
         words[f"{told.tasks_per_step} tasks a step"] = True
     words["transductive"] = learner.transductive
