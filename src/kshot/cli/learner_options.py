@@ -262,7 +262,8 @@ class RecurrentOptions(MemoryOptions):
     fewest_ways: int | None = None
     """With strings, each training step draws its number of classes, from this to --ways; by default all have --ways."""
     uneven: bool = False
-    """In training, classes come unequally often and letters equally, so that counting helps nowhere: it binds sooner."""
+    """In training, classes come unequally often and letters of strings equally: where nothing can be guessed by counting,
+    examples are bound to labels sooner."""
     flat: bool = False
     """Read raw pixels, instead of what a convolutional net makes of them."""
     hidden: int = 200

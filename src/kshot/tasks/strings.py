@@ -34,7 +34,7 @@ class StringLabels(TaskSource):
         tasks: with one-hot labels, of one number of classes or of any.
         characters: of a string.
         dealt: deal letters to every five classes, one each at every place, so that none is frequent and a learner cannot
-            guess by counting. Classes of different fives then have the same string once in 3,125 times.
+            guess by counting. Classes of different fives then have the same string once in ``5**characters`` times.
 
     Raises:
         ValueError: there are fewer strings than ways.
