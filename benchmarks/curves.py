@@ -17,13 +17,13 @@ from rows import read_rows
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 LEARNERS = (("MAML++", 1), ("ANIL", 1), ("MAML", 1), ("MAML", 5))  # by shots
 FROZEN = "frozen convolutions of prototypical"
-RECURRENT = {  # by labels and what they read
-    ("MANN", "one-hot", FROZEN): ":",
-    ("LSTM", "one-hot", FROZEN): ":",
-    ("MANN", "one-hot", "raw pixels"): "-",
-    ("LSTM", "one-hot", "raw pixels"): "-",
-    ("MANN", "strings", f"{FROZEN}, uneven streams"): "-.",
-    ("MANN", "strings", "raw pixels"): "--",
+RECURRENT = {  # line and label, by labels and what they read
+    ("MANN", "one-hot", FROZEN): (":", "one-hot, frozen encoder"),
+    ("LSTM", "one-hot", FROZEN): (":", "one-hot, frozen encoder"),
+    ("MANN", "one-hot", "raw pixels"): ("-", "one-hot"),
+    ("LSTM", "one-hot", "raw pixels"): ("-", "one-hot"),
+    ("MANN", "strings", f"{FROZEN}, uneven streams"): ("-.", "strings, frozen encoder, uneven streams"),
+    ("MANN", "strings", "raw pixels"): ("--", "strings"),
 }
 
 
@@ -55,11 +55,10 @@ def recurrent() -> None:
     rows = {(row["learner"], row["labels"], row["reads"]): row for row in read_rows("recurrent")}
 
     def draw(axes: Axes, palette: Palette) -> None:
-        for (learner, labels, reads), dashes in RECURRENT.items():
-            row = rows[learner, labels, reads]
-            colour = palette.main if learner == "MANN" else palette.other
-            of_frozen = reads.replace("raw pixels", "").replace(FROZEN, ", frozen encoder")
-            axes.plot(*curve(row), dashes, color=colour, label=f"{learner}, {row['ways']} classes, {labels}{of_frozen}")
+        for key, (dashes, words) in RECURRENT.items():
+            row = rows[key]
+            colour = palette.main if row["learner"] == "MANN" else palette.other
+            axes.plot(*curve(row), dashes, color=colour, label=f"{row['learner']}, {row['ways']} classes, {words}")
         axes.set_xlabel("training steps, of 16 streams")
         axes.set_title("Accuracy on queries after validation streams, %")
         axes.legend(loc="lower right", fontsize="x-small")

@@ -136,14 +136,13 @@ def variant(told: LearnerOptions, learner: Learner) -> str:
         words["no damping"] = told.differentiate == "implicit" and told.damping == 0
         words[f"{told.filters} filters, {told.net}"] = bool(_changed(told, "filters", "net") - {"connected"})
         words[f"{told.train_queries} training queries a class"] = bool(_changed(told, "train_queries"))
+    meta_batch = f"{told.tasks_per_step} task{'s' * (told.tasks_per_step > 1)} a step"
     if isinstance(told, MAMLOptions | ReptileOptions):
         published = _published(told)
         words[f"inner step size {told.inner_lr or 0.4:g}"] = (told.inner_lr or 0.4) != published.inner_lr
-        words[f"{told.tasks_per_step} task{'s' * (told.tasks_per_step > 1)} a step"] = (
-            told.tasks_per_step != published.tasks_per_step
-        )
+        words[meta_batch] = told.tasks_per_step != published.tasks_per_step
     if isinstance(told, SNAILOptions):
-        words[f"{told.tasks_per_step} tasks a step"] = True
+        words[meta_batch] = True
     words["transductive"] = learner.transductive
     return ", ".join(word for word, holds in words.items() if holds)
 

@@ -424,9 +424,8 @@ def test_a_run_begins_with_the_encoder_of_another(
     began, ended = (load_checkpoint(folder / "best.safetensors")["learner"] for folder in (other, run))
     for kind in ("0.weight", "1.weight"):  # of a convolution, of a normalisation
         own, copied = ended[f"{encoder}.blocks.3.{kind}"], began[f"encoder.blocks.3.{kind}"]
-        torch.testing.assert_close(
-            own, copied.expand_as(own)
-        )  # the same for every step of a norm that has one for each
+        # A norm of its own for each step begins with the same at every step.
+        torch.testing.assert_close(own, copied.expand_as(own))
     shutil.rmtree(other)  # once begun, a run needs no other
     assert kshot("resume", run, "--steps", 2).code == 0
     assert kshot("eval", run, "--tasks", 2).code == 0
@@ -453,6 +452,7 @@ def test_the_weights_of_a_frozen_encoder_stay(
     [
         (("snail", "--data", "glyphs"), "same training classes"),
         (("snail", "--filters", 5), "of the same layers"),
+        (("maml", "--net", "pooled", "--per-step-norm", "--filters", 5), "of the same layers"),
         (("maml", "--net", "strided"), "halves pictures by pool, this learner's by stride: see --net"),
         (("recurrent", "--flat"), "this learner has 0"),
         (("prototypical", "--freeze-encoder"), "leaves this Prototypical nothing to train"),

@@ -35,13 +35,16 @@ def copy_encoder(learner: nn.Module, options: LearnerOptions, run: Path) -> None
             f"learner's by {target.downsample}: see --net."
         )
     wanted = target.state_dict()  # layers that normalise by the examples at hand keep no running averages
-    copied = {name: value for name, value in source.state_dict().items() if name in wanted}
-    for name, layer in target.named_modules():
-        if isinstance(layer, PerStepNorm):  # a copy for each step
-            of_step = {f"{name}.{part}": own for part, own in layer.named_parameters()}
-            copied.update({part: copied[part].expand_as(own) for part, own in of_step.items() if part in copied})
+    norms = [name for name, layer in target.named_modules() if isinstance(layer, PerStepNorm)]
+    per_step = {f"{name}.{part}" for name in norms for part in ("weight", "bias")}
     try:
-        target.load_state_dict(copied)
+        target.load_state_dict(
+            {
+                name: value.expand_as(wanted[name]) if name in per_step else value  # a copy for each step
+                for name, value in source.state_dict().items()
+                if name in wanted
+            }
+        )
     except RuntimeError as error:
         raise ValueError(
             f"--encoder-from needs a net of the same layers; that of {run} has other filters, channels or normalisation."
