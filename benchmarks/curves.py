@@ -22,7 +22,7 @@ RECURRENT = {  # line and label, by labels and what they read
     ("LSTM", "one-hot", FROZEN): (":", "one-hot, frozen encoder"),
     ("MANN", "one-hot", "raw pixels"): ("-", "one-hot"),
     ("LSTM", "one-hot", "raw pixels"): ("-", "one-hot"),
-    ("MANN", "strings", f"{FROZEN}, uneven streams"): ("-.", "strings, frozen encoder, uneven streams"),
+    ("MANN", "strings", FROZEN): ("-.", "strings, frozen encoder, uneven streams"),
     ("MANN", "strings", "raw pixels"): ("--", "strings"),
 }
 

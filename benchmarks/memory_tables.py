@@ -1,5 +1,6 @@
 """The tables of learners that write and read."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from tables import grouped, latest, markdown, percent
@@ -22,9 +23,17 @@ def recurrent() -> str:
             for n in (1, 2, 3, 5, 10)
         ]
         one = own[1]
-        kind = f"{learner}, {reads}, {resize}"
+        kind = ", ".join((learner, reads, *_unlike_the_paper(one.get("training", {})), resize))
         rows.append((kind, f"{ways}, {labels}", *cells, f"{one['episodes']:,}", _training(one)))
     return markdown(("learner", "classes", "1st", "2nd", "3rd", "5th", "10th", "test streams", "training"), rows)
+
+
+def _unlike_the_paper(training: dict[str, Any]) -> Iterator[str]:
+    """Say how a recurrent net differs from the paper's; older rows, which tell no settings, are of the paper's."""
+    if training.get("cell") == "mann" and (memory := (training["heads"], training["width"])) != (4, 40):
+        yield "{} heads of {} numbers".format(*memory)
+    if training.get("uneven", False):
+        yield "uneven streams"
 
 
 def sequence_speed() -> str:

@@ -55,7 +55,7 @@ def main() -> None:
                 ways=told.ways,
                 shots=told.shots,
                 labels=told.labels,
-                reads=reads(told) + ", uneven streams" * told.uneven,
+                reads=reads(told),
                 presentation=n,
                 published=theirs,
                 seed=told.seed,
