@@ -506,7 +506,8 @@ def test_maml_learns_sinusoids_and_takes_more_steps_at_test_time(kshot: Kshot, s
 
 
 def test_ways_of_sine_waves_are_refused(kshot: Kshot, sinusoid_runs: list[Path]) -> None:
-    assert "--ways 20: sine waves are regression" in refused(kshot("eval", sinusoid_runs[0], "--ways", 20))
+    for command in (("eval", sinusoid_runs[0]), ("compare", *sinusoid_runs)):
+        assert "--ways 20: sine waves are regression" in refused(kshot(*command, "--ways", 20))
 
 
 def test_compare_is_paired(kshot: Kshot, sinusoid_runs: list[Path]) -> None:
@@ -519,9 +520,17 @@ def test_compare_is_paired(kshot: Kshot, sinusoid_runs: list[Path]) -> None:
     assert "(paired, 95 % interval, 20 tasks" in lines[2]
 
 
+def test_compare_takes_the_tasks_of_the_first_run(kshot: Kshot, run: Path) -> None:
+    options = json.loads((run / "config.json").read_text())["options"]
+    ran = kshot("compare", run, run, "--tasks", 4)
+    assert ran.code == 0, ran.err
+    assert f"{options['ways']}-way {options['shots'] or 1}-shot, {options['queries']} queries a class" in ran.out
+    assert "2-way" in kshot("compare", run, run, "--tasks", 4, "--ways", 2).out
+
+
 def test_compare_needs_two_runs_on_the_same_tasks(kshot: Kshot, sinusoid_runs: list[Path], run: Path) -> None:
     assert "two or more run folders; found 1" in refused(kshot("compare", sinusoid_runs[0]))
-    mixed = kshot("compare", sinusoid_runs[0], run, "--ways", 2, "--queries", 2, "--tasks", 4)
+    mixed = kshot("compare", sinusoid_runs[0], run, "--queries", 2, "--tasks", 4)
     assert "needs the same metric on the same tasks" in refused(mixed)
 
 

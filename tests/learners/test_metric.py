@@ -139,6 +139,12 @@ def test_without_any_example_all_classes_are_alike(name: str) -> None:
     torch.testing.assert_close(predictions.softmax(1), torch.full((5, 3), 1 / 3))
 
 
+def test_full_context_of_no_examples_favours_no_class() -> None:
+    learner = Matching(nn.Identity(), context=FullContext(4))
+    logits = learner.predict(learner.adapt(Batch(torch.zeros(0, 4), torch.zeros(0, 3))), torch.randn(2, 4))
+    assert torch.equal(logits.softmax(-1), torch.full((2, 3), 1 / 3))
+
+
 def test_full_context_is_what_the_paper_writes() -> None:
     context = FullContext(4, steps=2).double()
     z, f = torch.randn(5, 4).double(), torch.randn(3, 4).double()

@@ -22,8 +22,6 @@ def run_eval(command: Eval) -> None:
     """Evaluate the best learner of a run on test tasks, and add the result to its report."""
     console = Console(markup=False)
     options = load_config(command.run)
-    if options.data == "sinusoid" and command.ways is not None:
-        raise ValueError(f"--ways {command.ways}: sine waves are regression, which has no classes. Leave it out.")
     step = best_step(command.run)  # before the weights are read: a run that is training may save better ones meanwhile
     count = 1000 if command.tasks is None else command.tasks
     learner, tasks = _prepared(
@@ -55,10 +53,14 @@ def run_compare(command: Compare) -> None:
     if len(command.runs) < 2:
         raise ValueError(f"compare needs two or more run folders; found {len(command.runs)}.")
     console = Console(markup=False)
+    first = load_config(command.runs[0])
+    ways = first.ways if command.ways is None and first.data != "sinusoid" else command.ways
+    shots = first.shots if command.shots is None else command.shots
+    queries = first.queries if command.queries is None else command.queries
     results = []
     for run in command.runs:
-        fixed = (command.tasks, command.ways, command.shots, command.queries)
-        results.append(_judged(run, *_prepared(run, load_config(run), *fixed), console))
+        prepared = _prepared(run, load_config(run), command.tasks, ways, shots, queries)
+        results.append(_judged(run, *prepared, console))
     for run, result in zip(command.runs, results, strict=True):
         console.print(f"{run}: {result}", highlight=False, soft_wrap=True)
     for run, result in zip(command.runs[1:], results[1:], strict=True):
@@ -75,10 +77,12 @@ def _prepared(
     inner_steps: int | None = None,
 ) -> tuple[Learner, TaskSource]:
     """Return the best learner of a run, and the test tasks that it is to be judged on."""
+    if options.data == "sinusoid" and ways is not None:
+        raise ValueError(f"--ways {ways}: sine waves are regression, which has no classes. Leave it out.")
     keep_freed_memory()
     learner = load_best(run, options, inner_steps)
     strings = isinstance(options, RecurrentOptions) and options.labels == "strings"
-    if learner.fixed_ways and not strings and options.data != "sinusoid" and ways not in (None, options.ways):
+    if learner.fixed_ways and not strings and ways not in (None, options.ways):
         raise ValueError(
             f"{run} was trained for {options.ways} ways, which are built into its net; found --ways {ways}."
         )

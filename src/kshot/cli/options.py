@@ -97,12 +97,12 @@ class Compare:
 
     runs: Positional[tuple[Path, ...]]
     """Folders of two or more runs on the same data."""
-    ways: int = 5
-    """Classes in a task."""
-    shots: int = 1
-    """Labelled examples of each class."""
-    queries: int = 15
-    """Query examples of each class."""
+    ways: int | None = None
+    """Classes in a task; as in validation of the first run by default."""
+    shots: int | None = None
+    """Labelled examples of each class; as in validation of the first run by default."""
+    queries: int | None = None
+    """Query examples of each class; as in validation of the first run by default."""
     tasks: int = 1000
     """How many fixed test tasks."""
 

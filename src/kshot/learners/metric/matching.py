@@ -39,6 +39,8 @@ class FullContext(nn.Module):
 
     def support(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Embed the support set."""
+        if not len(z):
+            return z  # which an LSTM does not read
         with PlainOperations():
             forwards, backwards = self.both_ways(z)[0].chunk(2, -1)
         in_context: Tensor = forwards + backwards + z
@@ -46,7 +48,7 @@ class FullContext(nn.Module):
 
     def queries(self, z: Float[Tensor, "q d"], support: Float[Tensor, "n d"]) -> Float[Tensor, "q d"]:
         """Embed queries, given the embedded support set."""
-        h, memory, read = z, torch.zeros_like(z), support.mean(0).expand_as(z)
+        h, memory, read = z, torch.zeros_like(z), support.sum(0).div(max(len(support), 1)).expand_as(z)
         for _ in range(self.steps):
             with PlainOperations():
                 output, memory = self.reading(torch.cat([z, read], -1), (h, memory))
