@@ -23,7 +23,8 @@ from typing import Any
 
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint
-from kshot.cli.build import fixed_tasks, load_best
+from kshot.cli.build import load_best
+from kshot.cli.build_tasks import fixed_tasks
 from kshot.cli.learner_options import (
     LearnerOptions,
     MAMLOptions,

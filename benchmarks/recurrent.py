@@ -11,7 +11,8 @@ from pathlib import Path
 
 from kshot.allocator import keep_freed_memory
 from kshot.checkpoint import load_checkpoint
-from kshot.cli.build import fixed_tasks, load_best
+from kshot.cli.build import load_best
+from kshot.cli.build_tasks import fixed_tasks
 from kshot.cli.learner_options import RecurrentOptions
 from kshot.cli.run_config import load_config
 from kshot.presentations import evaluate_presentations

@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from kshot.allocator import keep_freed_memory
-from kshot.cli.build import fixed_tasks, load_best
+from kshot.cli.build import load_best
+from kshot.cli.build_tasks import fixed_tasks
 from kshot.cli.learner_options import LearnerOptions, RecurrentOptions
 from kshot.cli.options import Compare, Eval
 from kshot.cli.results import best_step, can_report, save_result

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from kshot.checkpoint import write_atomically
-from kshot.cli.build import build_learner, load_best, picture_of
+from kshot.cli.build import build_learner, load_best
+from kshot.cli.build_tasks import picture_of
 from kshot.cli.run_config import load_config, picture_shape
 from kshot.estimators import FewShotClassifier, PictureFormat
 from kshot.tasks.files import picture_files

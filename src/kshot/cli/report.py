@@ -10,7 +10,8 @@ from rich.console import Console
 from torch import Tensor
 
 from kshot.batching import unstack
-from kshot.cli.build import fixed_tasks, load_best
+from kshot.cli.build import load_best
+from kshot.cli.build_tasks import fixed_tasks
 from kshot.cli.learner_options import LearnerOptions
 from kshot.cli.results import present_results
 from kshot.core import Batch, Episode, Learner

@@ -9,7 +9,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kshot.allocator import keep_freed_memory
-from kshot.cli.build import build_learner, build_optimizer, fixed_tasks, picture_of, training_tasks
+from kshot.cli.build import build_learner
+from kshot.cli.build_optimizer import build_optimizer
+from kshot.cli.build_tasks import fixed_tasks, picture_of, training_tasks
 from kshot.cli.encoder_from import copy_encoder, freeze_encoder
 from kshot.cli.learner_options import LearnerOptions, ReptileOptions
 from kshot.cli.options import Resume
