@@ -431,6 +431,26 @@ def test_a_run_begins_with_the_encoder_of_another(
     assert kshot("eval", run, "--tasks", 2).code == 0
 
 
+def test_a_classifier_of_all_training_classes_serves_new_ones(kshot: Kshot, pictures: Path, tmp_path: Path) -> None:
+    data, small = shutil.copytree(pictures, tmp_path / "data"), [*SMALL[:8], *SMALL[10:]]
+    run, told = tmp_path / "run", ("train", "classifier", "--data", data, *small, "--batch", 4, "--crop")
+    assert "found both" in refused(kshot(*told, "--distort", "--out", run))
+    assert (ran := kshot(*told, "--steps", 2, "--out", run)).code == 0, ran.err
+    assert load_checkpoint(run / "best.safetensors")["learner"]["head.weight"].shape[0] == 3  # classes for training
+    maml = ("train", "maml", "--net", "pooled", "--data", data, *small, "--encoder-from", run)
+    for command in (
+        ("resume", run, "--steps", 4),
+        ("eval", run, "--tasks", 2),
+        (*maml, "--steps", 1, "--out", tmp_path / "maml"),
+    ):
+        assert (ran := kshot(*command)).code == 0, ran.err
+    shutil.rmtree(data)  # which a run needs no more once it is used as an encoder
+    mine, model = pictures / "test", tmp_path / "model"
+    one = next(mine.glob("*/*.png"))
+    for command in (("fit", mine, "--encoder", run, "--out", model), ("predict", model, one)):
+        assert (ran := kshot(*command)).code == 0, ran.err
+
+
 def test_the_weights_of_a_frozen_encoder_stay(
     trained: tuple[Path, Ran], kshot: Kshot, pictures: Path, tmp_path: Path
 ) -> None:

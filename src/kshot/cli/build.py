@@ -7,9 +7,10 @@ import torch
 from kshot.checkpoint import load_learner
 from kshot.cli.build_gradient import build_maml, build_proto_maml, build_reptile
 from kshot.cli.build_memory import build_in_context, build_recurrent, build_snail
-from kshot.cli.build_metric import build_metric
+from kshot.cli.build_metric import build_classifier, build_metric
 from kshot.cli.build_tasks import picture_of
 from kshot.cli.learner_options import (
+    ClassifierOptions,
     InContextOptions,
     LearnerOptions,
     MAMLOptions,
@@ -51,12 +52,14 @@ def build_learner(
                 return build_reptile(options, picture, inner_steps)
             case ProtoMAMLOptions():
                 return build_proto_maml(options, picture[0], inner_steps)
-            case MetricOptions() | MemoryOptions() if inner_steps is not None:
+            case MetricOptions() | MemoryOptions() | ClassifierOptions() if inner_steps is not None:
                 raise ValueError(f"{name} takes no gradient steps; leave --inner-steps out.")
             case InContextOptions():
                 return build_in_context(options, picture)
             case MetricOptions():
                 return build_metric(options, picture)
+            case ClassifierOptions():
+                return build_classifier(options, picture)
             case RecurrentOptions():
                 return build_recurrent(options, picture)
             case SNAILOptions():

@@ -3,9 +3,11 @@
 from typing import Literal
 
 import torch
+from torch import nn
 
 from kshot.cli.features import features_of
 from kshot.cli.learner_options import (
+    ClassifierOptions,
     Distance,
     MatchingOptions,
     MetricOptions,
@@ -18,11 +20,12 @@ from kshot.core import Learner
 from kshot.learners.gradient import Ridge
 from kshot.learners.metric import FullContext, Matching, Prototypical, Relation, Siamese, WeightedL1, distances
 from kshot.learners.metric.siamese import contrastive, n_pair, triplet, verification
+from kshot.learners.transfer import Classifier
 from kshot.nets.conv import Conv4
 from kshot.nets.norm import BatchStatisticsNorm, group_norm
 from kshot.nets.relation import relation_encoder, relation_score
 
-__all__ = ["build_metric"]
+__all__ = ["build_classifier", "build_metric"]
 
 _DISTANCES: dict[Distance, distances.Distance] = {
     "squared-euclidean": distances.squared_euclidean,
@@ -57,3 +60,10 @@ def build_metric(options: MetricOptions, picture: torch.Size) -> Learner:
         case SiameseOptions(pair_loss=name):
             return Siamese(encoder, distances.euclidean, (contrastive if name == "contrastive" else triplet)(1.0))
     raise TypeError(f"no learner for {type(options).__name__}")
+
+
+def build_classifier(options: ClassifierOptions, picture: torch.Size) -> Classifier:
+    """Build a classifier of all training classes, which tells new ones apart by their class means."""
+    assert options.classes is not None
+    encoder = Conv4(picture[0], options.filters)
+    return Classifier(Prototypical(encoder), nn.Linear(features_of(encoder, picture), options.classes))

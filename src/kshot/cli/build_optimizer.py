@@ -7,7 +7,14 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 
-from kshot.cli.learner_options import LearnerOptions, MAMLOptions, MemoryOptions, MetricOptions, ReptileOptions
+from kshot.cli.learner_options import (
+    ClassifierOptions,
+    LearnerOptions,
+    MAMLOptions,
+    MemoryOptions,
+    MetricOptions,
+    ReptileOptions,
+)
 from kshot.clipping import clip_norm, clip_value
 from kshot.core import Learner
 
@@ -26,7 +33,7 @@ def build_optimizer(options: LearnerOptions, learner: Learner) -> tuple[Optimize
     optimizer = torch.optim.Adam(learner.parameters(), options.lr)
     if isinstance(options, MemoryOptions):
         clip_norm(optimizer, 1.0)
-    if isinstance(options, MetricOptions | MemoryOptions):
+    if isinstance(options, MetricOptions | MemoryOptions | ClassifierOptions):
         return optimizer, StepLR(optimizer, options.halve_every, 0.5)
     if not isinstance(options, MAMLOptions):
         return optimizer, None

@@ -1,6 +1,7 @@
 """From options to data and tasks."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -8,6 +9,7 @@ import torch
 
 from kshot.cli.learner_options import (
     DATA,
+    ClassifierOptions,
     InContextOptions,
     LearnerOptions,
     MAMLOptions,
@@ -16,10 +18,11 @@ from kshot.cli.learner_options import (
     RecurrentOptions,
     ReptileOptions,
 )
-from kshot.tasks.augment import Distortions
+from kshot.tasks.augment import Augment, Crops, Distortions
 from kshot.tasks.episodes import Episodes
 from kshot.tasks.glyphs import glyphs
 from kshot.tasks.labelled import LabelledData, Splits, check_disjoint
+from kshot.tasks.minibatches import Minibatches
 from kshot.tasks.miniimagenet import miniimagenet
 from kshot.tasks.omniglot import Resize, omniglot
 from kshot.tasks.omniglot_protocols import ProtocolName
@@ -28,7 +31,15 @@ from kshot.tasks.source import TaskSource
 from kshot.tasks.strings import StringLabels
 from kshot.tasks.variable_ways import VariableWays
 
-__all__ = ["Split", "fixed_tasks", "load_splits", "picture_of", "training_tasks"]
+__all__ = [
+    "Split",
+    "fixed_tasks",
+    "load_splits",
+    "picture_of",
+    "training_data",
+    "training_tasks",
+    "with_classes_counted",
+]
 
 Split: TypeAlias = Literal["train", "val", "test"]
 
@@ -72,22 +83,35 @@ def _folder_splits(folder: Path) -> Splits:
     return LabelledData.from_folder(folder).split()
 
 
+def training_data(options: LearnerOptions) -> LabelledData:
+    """Return the classes that a run is trained on."""
+    data, val, _ = load_splits(options)
+    if options.with_val:
+        data = data.joined(val, split=f"{data.stamp.get('split', 'train')}, with val")
+    return data.with_mirrored_classes() if options.mirror else data
+
+
+def with_classes_counted(options: LearnerOptions) -> LearnerOptions:
+    """Tell a classifier how many training classes there are."""
+    if not isinstance(options, ClassifierOptions) or options.data == "sinusoid":
+        return options
+    return replace(options, classes=Minibatches(training_data(options), 1).ways)
+
+
 def training_tasks(options: LearnerOptions) -> TaskSource:
     """Return the stream of training tasks."""
     seed = _SEEDS["train"] + options.seed
     shots = _shots(options)
     if options.data == "sinusoid":
         return Sinusoids(shots, _train_queries(options), seed)
-    data, val, _ = load_splits(options)
-    if options.with_val:
-        data = data.joined(val, split=f"{data.stamp.get('split', 'train')}, with val")
-    if options.mirror:
-        data = data.with_mirrored_classes()
+    data = training_data(options)
+    if isinstance(options, ClassifierOptions):
+        return Minibatches(data, options.batch, seed, augment=_augment(options))
     ways, queries = options.ways, _train_queries(options)
     if isinstance(options, MetricOptions):
         turns = 4 if data.rotations == "classes" else 1
         ways = min(options.train_ways, turns * len(data.classes))
-    augment = Distortions() if options.distort else None
+    augment = _augment(options)
     fewest, group = _fewest_ways(options), options.tasks_per_step
     uneven = isinstance(options, RecurrentOptions) and options.uneven
     tasks: Episodes | VariableWays
@@ -125,6 +149,14 @@ def _fewest_ways(options: LearnerOptions) -> int | None:
         case RecurrentOptions():
             return options.fewest_ways
     return None
+
+
+def _augment(options: LearnerOptions) -> Augment | None:
+    if options.crop and options.distort:
+        raise ValueError("--crop and --distort each make new pictures of old ones; found both. Leave one out.")
+    if options.crop:
+        return Crops(mirror=True)
+    return Distortions() if options.distort else None
 
 
 def _labelled(options: LearnerOptions, tasks: Episodes | VariableWays, *, dealt: bool = False) -> TaskSource:

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from tyro.conf import Suppress
+
 __all__ = [
     "DATA",
+    "ClassifierOptions",
     "Distance",
     "InContextOptions",
     "LearnerOptions",
@@ -40,6 +43,8 @@ class LearnerOptions:
     """How Omniglot's pictures are made small."""
     distort: bool = False
     """Distort training pictures a little, each another way (Koch et al. 2015)."""
+    crop: bool = False
+    """Train on random windows of pictures and their mirror images."""
     mirror: bool = False
     """Let the mirror image of every training class be a class of its own."""
     ways: int = 5
@@ -143,6 +148,18 @@ class ProtoMAMLOptions(MetricOptions):
     """Inner step size for the mean loss."""
     inner_steps: int = 1
     """Gradient steps on the support set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions(LearnerOptions):
+    """Supervised pretraining (Chen et al. 2019): one head for all training classes; new ones by their class means."""
+
+    batch: int = 256
+    """Examples in a minibatch."""
+    tasks_per_step: int = 1
+    halve_every: int = 1000
+    """Steps after which the learning rate halves."""
+    classes: Suppress[int | None] = None  # counted in the data at the start, which need not be there when it is used
 
 
 Paper: TypeAlias = Literal[

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
 from kshot.cli.learner_options import (
+    ClassifierOptions,
     InContextOptions,
     MAMLOptions,
     MatchingOptions,
@@ -48,6 +49,7 @@ class Train:
         | Annotated[SiameseOptions, subcommand("siamese")]
         | Annotated[RelationOptions, subcommand("relation")]
         | Annotated[RidgeOptions, subcommand("ridge")]
+        | Annotated[ClassifierOptions, subcommand("classifier")]
         | Annotated[ProtoMAMLOptions, subcommand("proto-maml")]
         | Annotated[MAMLOptions, subcommand("maml")]
         | Annotated[ReptileOptions, subcommand("reptile")]

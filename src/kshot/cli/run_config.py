@@ -12,6 +12,7 @@ from kshot import __version__
 from kshot.checkpoint import write_atomically
 from kshot.cli.learner_options import (
     DATA,
+    ClassifierOptions,
     InContextOptions,
     LearnerOptions,
     MAMLOptions,
@@ -34,6 +35,7 @@ _LEARNERS: dict[str, type[LearnerOptions]] = {
     "siamese": SiameseOptions,
     "relation": RelationOptions,
     "ridge": RidgeOptions,
+    "classifier": ClassifierOptions,
     "proto-maml": ProtoMAMLOptions,
     "maml": MAMLOptions,
     "reptile": ReptileOptions,

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from kshot.allocator import keep_freed_memory
 from kshot.cli.build import build_learner
 from kshot.cli.build_optimizer import build_optimizer
-from kshot.cli.build_tasks import fixed_tasks, picture_of, training_tasks
+from kshot.cli.build_tasks import fixed_tasks, picture_of, training_tasks, with_classes_counted
 from kshot.cli.encoder_from import copy_encoder, freeze_encoder
 from kshot.cli.learner_options import LearnerOptions, ReptileOptions
 from kshot.cli.options import Resume
@@ -31,6 +31,7 @@ def start(options: LearnerOptions) -> None:
     folder = options.out or Path("runs") / f"{learner_name(options)}-{Path(options.data).name}"
     if options.minutes is None and options.steps is None:
         options = replace(options, minutes=3.0)
+    options = with_classes_counted(options)
     prepared = _prepare(options)  # before the folder is made: a mistake in the options leaves nothing behind
     if options.encoder_from is not None:
         copy_encoder(prepared.learner, options, Path(options.encoder_from))
