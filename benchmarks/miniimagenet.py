@@ -1,8 +1,8 @@
 """miniImageNet: the best MAML of a run, judged once on the 20 test classes. The pictures are a lossy copy.
 
-Finn et al. 2017, "Model-agnostic meta-learning", table 1: 600 test tasks, as many queries a class as shots, 10 steps.
+Finn et al. 2017, "Model-agnostic meta-learning", table 1: 600 test tasks, as many queries a class as shots; there 10 steps.
+docs/results.md says how the runs were trained.
 
-    kshot train maml --preset finn2017 --data miniimagenet --minutes 105 --train-queries 5 --differentiate reverse
     python benchmarks/miniimagenet.py runs/maml-miniimagenet
 """
 
