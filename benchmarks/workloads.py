@@ -141,7 +141,7 @@ WORKLOADS: dict[str, Workload] = {
     "omniglot strided, 1 query": _picture(strided, chunks=(32,), goal=4),
     "omniglot strided, 15 queries": _picture(strided, queries=15, chunks=(8,), goal=2),
     "omniglot strided, 20-way, 5 steps": _picture(
-        partial(strided, ways=20), tasks=16, ways=20, steps=5, chunks=(16,), goal=2.5
+        partial(strided, ways=20), tasks=16, ways=20, steps=5, chunks=(8, 16), goal=2.5
     ),
     "omniglot pooled": _picture(pooled, chunks=(8,), goal=2.5),
     "miniimagenet, 5 steps": _picture(
