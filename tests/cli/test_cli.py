@@ -550,8 +550,9 @@ def test_compare_takes_the_tasks_of_the_first_run(kshot: Kshot, run: Path) -> No
 
 def test_compare_needs_two_runs_on_the_same_tasks(kshot: Kshot, sinusoid_runs: list[Path], run: Path) -> None:
     assert "two or more run folders; found 1" in refused(kshot("compare", sinusoid_runs[0]))
-    mixed = kshot("compare", sinusoid_runs[0], run, "--queries", 2, "--tasks", 4)
-    assert "needs the same metric on the same tasks" in refused(mixed)
+    for mixed in ((sinusoid_runs[0], run), (run, sinusoid_runs[0])):
+        ran = kshot("compare", *mixed, "--queries", 2, "--tasks", 4)
+        assert "needs the same metric on the same tasks" in refused(ran)
 
 
 def test_runs_have_a_folder_by_default(kshot: Kshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

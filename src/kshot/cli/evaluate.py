@@ -60,7 +60,9 @@ def run_compare(command: Compare) -> None:
     queries = first.queries if command.queries is None else command.queries
     results = []
     for run in command.runs:
-        prepared = _prepared(run, load_config(run), command.tasks, ways, shots, queries)
+        told = load_config(run)
+        of_run = command.ways if told.data == "sinusoid" else ways  # sine waves have none, and refuse what was said
+        prepared = _prepared(run, told, command.tasks, of_run, shots, queries)
         results.append(_judged(run, *prepared, console))
     for run, result in zip(command.runs, results, strict=True):
         console.print(f"{run}: {result}", highlight=False, soft_wrap=True)
