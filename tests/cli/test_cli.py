@@ -545,7 +545,7 @@ def test_compare_takes_the_tasks_of_the_first_run(kshot: Kshot, run: Path) -> No
     ran = kshot("compare", run, run, "--tasks", 4)
     assert ran.code == 0, ran.err
     assert f"{options['ways']}-way {options['shots'] or 1}-shot, {options['queries']} queries a class" in ran.out
-    assert "2-way" in kshot("compare", run, run, "--tasks", 4, "--ways", 2).out
+    assert "3-way" in kshot("compare", run, run, "--tasks", 4, "--ways", 3).out
 
 
 def test_compare_needs_two_runs_on_the_same_tasks(kshot: Kshot, sinusoid_runs: list[Path], run: Path) -> None:

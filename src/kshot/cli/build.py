@@ -14,7 +14,6 @@ from kshot.cli.learner_options import (
     InContextOptions,
     LearnerOptions,
     MAMLOptions,
-    MemoryOptions,
     MetricOptions,
     ProtoMAMLOptions,
     RecurrentOptions,
@@ -52,7 +51,7 @@ def build_learner(
                 return build_reptile(options, picture, inner_steps)
             case ProtoMAMLOptions():
                 return build_proto_maml(options, picture[0], inner_steps)
-            case MetricOptions() | MemoryOptions() | ClassifierOptions() if inner_steps is not None:
+            case _ if inner_steps is not None:
                 raise ValueError(f"{name} takes no gradient steps; leave --inner-steps out.")
             case InContextOptions():
                 return build_in_context(options, picture)

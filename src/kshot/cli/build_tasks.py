@@ -1,7 +1,6 @@
 """From options to data and tasks."""
 
 import functools
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -31,15 +30,7 @@ from kshot.tasks.source import TaskSource
 from kshot.tasks.strings import StringLabels
 from kshot.tasks.variable_ways import VariableWays
 
-__all__ = [
-    "Split",
-    "fixed_tasks",
-    "load_splits",
-    "picture_of",
-    "training_data",
-    "training_tasks",
-    "with_classes_counted",
-]
+__all__ = ["fixed_tasks", "picture_of", "training_tasks"]
 
 Split: TypeAlias = Literal["train", "val", "test"]
 
@@ -47,7 +38,7 @@ Split: TypeAlias = Literal["train", "val", "test"]
 _SEEDS: dict[Split, int] = {"train": 1_000, "val": 1, "test": 2}
 
 
-def load_splits(options: LearnerOptions) -> Splits:
+def _load_splits(options: LearnerOptions) -> Splits:
     """Load the labelled data that the options name.
 
     Raises:
@@ -58,7 +49,7 @@ def load_splits(options: LearnerOptions) -> Splits:
 
 def picture_of(options: LearnerOptions) -> torch.Size | None:
     """Return the shape of the pictures that the options name; sine waves have none."""
-    return None if options.data == "sinusoid" else load_splits(options).train.x.shape[1:]
+    return None if options.data == "sinusoid" else _load_splits(options).train.x.shape[1:]
 
 
 @functools.cache  # by what decides the data alone, so that runs compared with each other share it
@@ -83,35 +74,24 @@ def _folder_splits(folder: Path) -> Splits:
     return LabelledData.from_folder(folder).split()
 
 
-def training_data(options: LearnerOptions) -> LabelledData:
-    """Return the classes that a run is trained on."""
-    data, val, _ = load_splits(options)
-    if options.with_val:
-        data = data.joined(val, split=f"{data.stamp.get('split', 'train')}, with val")
-    return data.with_mirrored_classes() if options.mirror else data
-
-
-def with_classes_counted(options: LearnerOptions) -> LearnerOptions:
-    """Tell a classifier how many training classes there are."""
-    if not isinstance(options, ClassifierOptions) or options.data == "sinusoid":
-        return options
-    return replace(options, classes=Minibatches(training_data(options), 1).ways)
-
-
 def training_tasks(options: LearnerOptions) -> TaskSource:
     """Return the stream of training tasks."""
     seed = _SEEDS["train"] + options.seed
     shots = _shots(options)
     if options.data == "sinusoid":
         return Sinusoids(shots, _train_queries(options), seed)
-    data = training_data(options)
+    data, val, _ = _load_splits(options)
+    if options.with_val:
+        data = data.joined(val, split=f"{data.stamp.get('split', 'train')}, with val")
+    if options.mirror:
+        data = data.with_mirrored_classes()
+    augment = _augment(options)
     if isinstance(options, ClassifierOptions):
-        return Minibatches(data, options.batch, seed, augment=_augment(options))
+        return Minibatches(data, options.batch, seed, augment=augment)
     ways, queries = options.ways, _train_queries(options)
     if isinstance(options, MetricOptions):
         turns = 4 if data.rotations == "classes" else 1
         ways = min(options.train_ways, turns * len(data.classes))
-    augment = _augment(options)
     fewest, group = _fewest_ways(options), options.tasks_per_step
     uneven = isinstance(options, RecurrentOptions) and options.uneven
     tasks: Episodes | VariableWays
@@ -135,7 +115,7 @@ def fixed_tasks(
     queries = options.queries if queries is None else queries
     if options.data == "sinusoid":
         return Sinusoids(shots, queries, _SEEDS[split], length)
-    data = getattr(load_splits(options), split)
+    data = getattr(_load_splits(options), split)
     ways = options.ways if ways is None else ways
     return _labelled(options, Episodes(data, ways, shots, queries, _SEEDS[split], length))
 

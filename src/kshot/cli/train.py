@@ -11,15 +11,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from kshot.allocator import keep_freed_memory
 from kshot.cli.build import build_learner
 from kshot.cli.build_optimizer import build_optimizer
-from kshot.cli.build_tasks import fixed_tasks, picture_of, training_tasks, with_classes_counted
+from kshot.cli.build_tasks import fixed_tasks, picture_of, training_tasks
 from kshot.cli.encoder_from import copy_encoder, freeze_encoder
-from kshot.cli.learner_options import LearnerOptions, ReptileOptions
+from kshot.cli.learner_options import ClassifierOptions, LearnerOptions, ReptileOptions
 from kshot.cli.options import Resume
 from kshot.cli.results import can_report
 from kshot.cli.run_config import learner_name, load_config, save_config
 from kshot.core import Learner
 from kshot.progress import show_progress
 from kshot.run_folder import RunFolder
+from kshot.tasks.minibatches import Minibatches
 from kshot.tasks.source import TaskSource
 from kshot.training import train
 
@@ -31,8 +32,10 @@ def start(options: LearnerOptions) -> None:
     folder = options.out or Path("runs") / f"{learner_name(options)}-{Path(options.data).name}"
     if options.minutes is None and options.steps is None:
         options = replace(options, minutes=3.0)
-    options = with_classes_counted(options)
-    prepared = _prepare(options)  # before the folder is made: a mistake in the options leaves nothing behind
+    tasks = training_tasks(options)
+    if isinstance(options, ClassifierOptions) and isinstance(tasks, Minibatches):
+        options = replace(options, classes=tasks.ways)
+    prepared = _prepare(options, tasks)  # before the folder is made: a mistake in the options leaves nothing behind
     if options.encoder_from is not None:
         copy_encoder(prepared.learner, options, Path(options.encoder_from))
     RunFolder(folder)
@@ -49,7 +52,7 @@ def resume(command: Resume) -> None:
                 f"Reptile's step size falls to zero over the run's {options.steps} steps; say --steps too."
             )
         options = replace(options, minutes=command.minutes, steps=command.steps)
-    prepared = _prepare(options)  # before the new budget is saved, for the same reason
+    prepared = _prepare(options, training_tasks(options))  # before the new budget is saved, for the same reason
     save_config(command.run, options, picture_of(options))
     _run(command.run, options, prepared, resuming=True)
 
@@ -64,13 +67,13 @@ class _Prepared(NamedTuple):
     scheduler: LRScheduler | None
 
 
-def _prepare(options: LearnerOptions) -> _Prepared:
+def _prepare(options: LearnerOptions, tasks: TaskSource) -> _Prepared:
     keep_freed_memory()
     learner = build_learner(options)
     if options.freeze_encoder:
         freeze_encoder(learner, options)
     validation = None if options.with_val else fixed_tasks(options, "val", options.val_tasks)
-    return _Prepared(training_tasks(options), validation, learner, *build_optimizer(options, learner))
+    return _Prepared(tasks, validation, learner, *build_optimizer(options, learner))
 
 
 def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: bool) -> None:
