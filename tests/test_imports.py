@@ -13,7 +13,7 @@ import kshot
 SRC = Path(kshot.__file__).parent
 
 TIERS = [
-    {"losses", "batching", "modes", "validation", "core", "weights", "plain_operations"},
+    {"autocast", "losses", "batching", "modes", "validation", "core", "weights", "plain_operations"},
     {
         "nets",
         "tasks",
@@ -27,6 +27,7 @@ TIERS = [
         "interruption",
         "position",
         "program",
+        "side_by_side",
         "meta_gradient",
         "memory",
     },

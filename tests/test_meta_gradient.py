@@ -1,5 +1,7 @@
 import logging
 import shutil
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -76,6 +78,48 @@ def test_a_compiled_step_gives_the_gradient_of_the_meta_loss(caplog: pytest.LogC
     torch.testing.assert_close(
         gradients(learner, lambda: step(stacked)), plain(learner, stacked), rtol=1e-10, atol=1e-12
     )
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@needs_compiler
+def test_compiled_chunks_side_by_side_give_the_gradient_of_the_meta_loss(two_threads: None) -> None:
+    learner, stacked = MAML(nn.Linear(6, 3).double(), 0.3), tasks()
+    step = MetaGradient(learner, 2, compiled=True)
+    found = gradients(learner, lambda: step(stacked))
+    assert [program is not None for program in step._programs.values()] == [True, True]  # of two tasks, and of the last
+    assert torch.get_num_threads() == 2
+    torch.testing.assert_close(found, plain(learner, stacked), rtol=1e-10, atol=1e-12)
+
+
+def test_chunks_side_by_side_have_the_random_numbers_of_chunks_in_turn(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+
+    def compile_nothing(traced: Any, **_: Any) -> Any:
+        def run(*inputs: Tensor) -> Any:
+            seen.add(threading.get_ident())
+            return traced(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    learner, stacked = Reptile(MAML(mlp(), 0.3, 2, "first_order"), steps=4, batch_size=3), tasks()
+    results = []
+    for compiled in (True, False):
+        step = MetaGradient(learner, 2, compiled)
+        step(stacked)  # which traces
+        torch.manual_seed(0)
+        results.append(gradients(learner, lambda step=step: step(stacked)))
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
+    assert seen - {threading.get_ident()}, "it must be other threads that are tested"
 
 
 def test_gradients_add_up() -> None:

@@ -150,6 +150,17 @@ def test_derivatives_of_a_convolution_are_those_of_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_derivatives_of_a_convolution_keep_their_layout_in_float32(name: str) -> None:
+    """Where oneDNN computes them, with channels last on the way."""
+    options, *shapes = CONVOLUTIONS[name]
+    x, w = (torch.randn(shape, requires_grad=True) for shape in shapes)
+    y = conv2d(x, w, **options)
+    found, expected = (torch.autograd.grad(one.square().sum(), (x, w)) for one in (y, F.conv2d(x, w, **options)))
+    assert all(one.is_contiguous() for one in found)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
 @pytest.mark.parametrize("axes", [(0, 0), (1, None), (None, 2)], ids=str)
 def test_convolutions_of_many_tasks_are_those_of_each(name: str, axes: tuple[int | None, int | None]) -> None:
     """With tasks along any axis, or none; the second derivative goes through all three operations."""

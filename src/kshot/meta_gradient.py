@@ -5,6 +5,8 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +18,7 @@ from kshot.core import Episode, Learner, Tasks
 from kshot.modes import modes
 from kshot.nets.steps import Steps
 from kshot.program import Program
+from kshot.side_by_side import shared_out, side_by_side
 
 __all__ = ["ChunkSize", "MetaGradient"]
 
@@ -30,8 +33,9 @@ class MetaGradient:
 
     ``meta_loss(tasks).backward()`` gives the same gradient. This holds one chunk of tasks in memory at a time, and may
     compile what a chunk does into one program, or, for a learner that is one recurrent cell, a step of that cell: sequences
-    of all lengths then share a program. A path that is not possible gives way to the next, with the same numbers,
-    and the log says so once: compiled, then vmap, then one task at a time.
+    of all lengths then share a program. On a CPU, as many programs run side by side as torch has threads. A path that is not
+    possible gives way to the next, with the same numbers, and the log says so once: compiled, then vmap, then one task at a
+    time.
 
     Args:
         learner: any learner.
@@ -76,16 +80,23 @@ class MetaGradient:
         # Cut off from the encoder, whose own backward pass waits until all chunks are through.
         cut = _detached(encoded) if ends else encoded
         total, size = len(tasks.query.y), self._size(cut)
-        loss = torch.stack([self._chunk(chunk, total) for chunk in _split(cut, size)]).sum()
+        loss = torch.stack(self._shares(list(_split(cut, size)), total)).sum()
         if ends:
             _backward(ends, [leaf.grad for leaf in leaves(cut) if leaf.requires_grad])
         return loss
 
-    def _chunk(self, chunk: Episode, total: int) -> Tensor:
+    def _shares(self, chunks: Sequence[Episode], total: int) -> list[Tensor]:
+        """Return the shares of chunks in the mean loss over all tasks, and add their gradients."""
+        if self.compiled and not self.learner.one_cell:
+            on_cpu = leaves(chunks[0])[0].device.type == "cpu"
+            with shared_out(len(chunks) if on_cpu else 1) as at_a_time:
+                programs = [program for chunk in chunks if (program := self._program(chunk, total)) is not None]
+                if len(programs) == len(chunks):
+                    return _run(programs, chunks, at_a_time)
+        return [self._share(chunk, total) for chunk in chunks]
+
+    def _share(self, chunk: Episode, total: int) -> Tensor:
         """Return the share of some tasks in the mean loss over all, and add its gradient."""
-        whole = self.compiled and not self.learner.one_cell
-        if whole and (program := self._program(chunk, total)) is not None:
-            return program(chunk)
         with self._in_steps():
             share = self.learner.map_encoded(self.learner.task_loss, chunk).sum() / total
         share.backward()  # type: ignore[no-untyped-call]
@@ -96,7 +107,7 @@ class MetaGradient:
         return self._steps.active() if self.compiled and self.learner.one_cell else nullcontext()
 
     def _program(self, chunk: Episode, total: int) -> Program | None:
-        signature = (total, *self._signature(chunk))
+        signature = (total, torch.get_num_threads(), *self._signature(chunk))
         if signature not in self._programs:
             try:
                 with torch.random.fork_rng():
@@ -127,8 +138,8 @@ class MetaGradient:
         return min(seconds, key=seconds.__getitem__)
 
     def _seconds(self, tasks: Episode, size: int) -> float:
-        """Time one chunk of this size, per task, and leave no trace in the gradients."""
-        chunk = next(_split(_detached(tasks), size))
+        """Time as many chunks of this size as may run at a time, per task, and leave no trace in the gradients."""
+        chunks = list(islice(_split(_detached(tasks), size), torch.get_num_threads() if self.compiled else 1))
         before = [parameter.grad for parameter in self.learner.parameters()]
         seconds = []
         try:
@@ -137,12 +148,12 @@ class MetaGradient:
                     for parameter in self.learner.parameters():
                         parameter.grad = None
                     start = time.perf_counter()
-                    self._chunk(chunk, size).item()
+                    torch.stack(self._shares(chunks, len(tasks.query.y))).sum().item()
                     seconds.append(time.perf_counter() - start)
         finally:
             for parameter, gradient in zip(self.learner.parameters(), before, strict=True):
                 parameter.grad = gradient
-        return min(seconds) / size
+        return min(seconds) / (size * len(chunks))
 
     def _signature(self, tasks: Episode) -> Signature:
         described = tuple((leaf.shape, leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves(tasks))
@@ -161,6 +172,14 @@ def _backward(ends: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Non
     known = [(end, gradient) for end, gradient in zip(ends, gradients, strict=True) if gradient is not None]
     if known:
         torch.autograd.backward([end for end, _ in known], [gradient for _, gradient in known])
+
+
+def _run(programs: Sequence[Program], chunks: Sequence[Episode], at_a_time: int) -> list[Tensor]:
+    """Return the shares of chunks, whose random numbers are drawn and gradients added in their order."""
+    inputs = [program.inputs(chunk) for program, chunk in zip(programs, chunks, strict=True)]
+    calls = [partial(program.gradients, given) for program, given in zip(programs, inputs, strict=True)]
+    results = side_by_side(calls, at_a_time)
+    return [program.add(chunk, found) for program, chunk, found in zip(programs, chunks, results, strict=True)]
 
 
 def _split(tasks: Episode, size: int) -> Iterator[Episode]:

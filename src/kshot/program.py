@@ -22,6 +22,8 @@ __all__ = ["Program"]
 # Convolutions stay in the layout they are written in: moving them to channels last, the compiler copies the activations of
 # all tasks before and after each grouped convolution, which takes longer than it saves.
 _OPTIONS: dict[str, Any] = {"layout_optimization": False}
+# A program called by C++ lets go of Python's lock, so that several can run side by side.
+_ON_A_CPU = _OPTIONS | {"cpp_wrapper": True}
 
 
 class Program:
@@ -62,26 +64,35 @@ class Program:
             example = _detached(self._parameters, self._buffers, inputs)
             traced = make_fx(gradients)(*example)
             self._draws = _drawn_before(traced)
-            self._run: Any = torch.compile(traced, fullgraph=True, dynamic=False, options=_OPTIONS)
-            self._results(inputs)  # compiles here, where a failure is caught
+            options = _ON_A_CPU if leaves(tasks)[0].device.type == "cpu" else _OPTIONS
+            self._run: Any = torch.compile(traced, fullgraph=True, dynamic=False, options=options)
+            self.gradients(self.inputs(tasks))  # compiles here, where a failure is caught
 
-    def __call__(self, tasks: Episode) -> Tensor:
-        """Add the gradient to ``.grad`` of parameters and of encoded inputs; return the loss."""
-        inputs = leaves(tasks)
+    def inputs(self, tasks: Episode) -> list[Tensor]:
+        """Return what the program works on: parameters, buffers, tasks, and random numbers, which are drawn here."""
+        drawn = [draw() for draw in self._draws]
+        return [*chain(*_detached(self._parameters, self._buffers, leaves(tasks))), *drawn]
+
+    def gradients(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the loss, and its gradients for parameters and for encoded inputs; nothing else changes.
+
+        On any thread.
+        """
         with torch.no_grad():
-            loss, *found = self._results(inputs)
+            results: Sequence[Tensor] = self._run(*inputs)
+        return results
+
+    def add(self, tasks: Episode, results: Sequence[Tensor]) -> Tensor:
+        """Add the gradients to ``.grad`` of parameters and of encoded inputs; return the loss."""
+        inputs = leaves(tasks)
+        loss, *found = results
+        with torch.no_grad():
             to_parameters, to_inputs = found[: len(self._parameters)], found[len(self._parameters) :]
             for parameter, gradient in zip(self._parameters, to_parameters, strict=True):
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if self._wanted:
             torch.autograd.backward([inputs[i] for i in self._wanted], to_inputs)
         return loss
-
-    def _results(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the loss, and the gradients for parameters and for encoded inputs."""
-        drawn = [draw() for draw in self._draws]
-        results: Sequence[Tensor] = self._run(*chain(*_detached(self._parameters, self._buffers, inputs)), *drawn)
-        return results
 
 
 def _detached(*lists: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 __all__ = ["conv2d"]
 
@@ -27,9 +26,9 @@ class _Geometry(NamedTuple):
 
     pictures: tuple[int, ...]
     weights: tuple[int, ...]
-    stride: Any
-    padding: Any
-    dilation: Any
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
     groups: int
 
     def more_examples(self, tasks: int) -> "_Geometry":
@@ -61,9 +60,15 @@ def conv2d(
         return NotImplemented
     if input.is_complex() or weight.is_complex() or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
-    geometry = _Geometry(tuple(input.shape), tuple(weight.shape), stride, padding, dilation, groups)
+    geometry = _Geometry(
+        tuple(input.shape), tuple(weight.shape), _pair(stride), _pair(padding), _pair(dilation), groups
+    )
     output = _apply(_Convolution, geometry, input, weight)
     return output if bias is None else output + bias[:, None, None]
+
+
+def _pair(value: Any) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _apply(operation: Operation, geometry: _Geometry, a: Tensor, b: Tensor) -> Tensor:
@@ -100,6 +105,27 @@ def _joined(x: Tensor, task_axis: int | None, axis: int, tasks: int) -> Tensor:
     return x.expand(*x.shape[:axis], tasks, *x.shape[axis + 1 :]).flatten(axis, axis + 1)
 
 
+def _transposed(geometry: _Geometry, y: Tensor, w: Tensor) -> Tensor:
+    """Return the pictures.
+
+    On a CPU oneDNN leaves them with channels last. torch's own copy into the usual layout takes as long as the arithmetic,
+    the compiler's a tenth of that where it is a loop of its own, as what ``as_strided`` reads must be.
+    """
+    if y.device.type == "cpu":
+        y = _laid_out(y, torch.channels_last)
+    sides = zip(geometry.pictures[2:], y.shape[2:], w.shape[2:], *geometry[2:5], strict=True)
+    left = [
+        side - (out - 1) * stride + 2 * pad - far * (kernel - 1) - 1 for side, out, kernel, stride, pad, far in sides
+    ]
+    stride, padding, dilation, groups = geometry[2:]
+    return _laid_out(F.conv_transpose2d(y, w, None, stride, padding, left, groups, dilation), torch.contiguous_format)
+
+
+def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
+    x = x.contiguous(memory_format=layout)
+    return x.as_strided(x.shape, x.stride())
+
+
 def _split(x: Tensor, axis: int, tasks: int) -> Tensor:
     return x.reshape(*x.shape[:axis], tasks, -1, *x.shape[axis + 1 :])
 
@@ -122,7 +148,7 @@ class _Convolution(_Bilinear):
 class _ToPictures(_Bilinear):
     @staticmethod
     def forward(geometry: _Geometry, y: Tensor, w: Tensor) -> Tensor:
-        return conv2d_input(geometry.pictures, w, y, *geometry[2:])  # type: ignore[no-untyped-call,no-any-return]
+        return _transposed(geometry, y, w)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Gradients:
@@ -139,7 +165,12 @@ class _ToWeights(_Bilinear):
 
     @staticmethod
     def forward(geometry: _Geometry, y: Tensor, x: Tensor) -> Tensor:
-        return conv2d_weight(x, geometry.weights, y, *geometry[2:])  # type: ignore[no-untyped-call,no-any-return]
+        # Of the weights only the size counts: torch's ``conv2d_weight`` expands one number, and copies it into that size.
+        w, options = y.new_empty(geometry.weights), (*geometry[2:5], False, [0], geometry.groups)
+        gradients: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+            y, x, w, None, *options, (False, True, False)
+        )
+        return gradients[1]
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Gradients:

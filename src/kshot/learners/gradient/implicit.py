@@ -9,11 +9,10 @@ from torch import Tensor
 from torch.func import grad, jvp
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from kshot.autocast import Autocast, autocast_as_now
 from kshot.learners.gradient.inner_loop import (
-    Autocast,
     InnerLoop,
     Objective,
-    autocast_as_now,
     forward_derivatives,
     plainly,
 )
@@ -61,7 +60,7 @@ def proximal_minimum(
         ValueError: the objective draws random numbers.
     """
     tensors, spec = tree_flatten((weights, given))
-    autocast = autocast_as_now(weights)
+    autocast = autocast_as_now(next(iter(weights.values())).device.type)
     problem = _Problem(plainly(objective), spec, len(weights), sizes, rule, proximity, cg_steps, damping, autocast)
     found = _Minimum.apply(problem, *tensors)  # type: ignore[no-untyped-call]
     return dict(zip(weights, found, strict=True))

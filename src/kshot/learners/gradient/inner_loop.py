@@ -15,9 +15,8 @@ Both are exact, for fused normalisation, attention and recurrent layers too: see
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from kshot.autocast import Autocast, autocast_as_now
 from kshot.batching import first_line, substituted
 from kshot.learners.gradient.random_state import RandomState, random_state, replayed
 from kshot.learners.gradient.update_rules import Sizes, Slots, UpdateRule, sgd
@@ -32,12 +32,11 @@ from kshot.plain_operations import PlainOperations
 from kshot.validation import check_choice
 from kshot.weights import Weights
 
-__all__ = ["Autocast", "InnerLoop", "Mode", "Objective", "autocast_as_now", "forward_derivatives", "last", "plainly"]
+__all__ = ["InnerLoop", "Mode", "Objective", "forward_derivatives", "last", "plainly"]
 
 Objective: TypeAlias = Callable[[Weights, Any], Tensor]  # (weights, given) -> the support loss, a scalar
 Mode: TypeAlias = Literal["mixed", "reverse", "first_order"]
 State: TypeAlias = tuple[Weights, Slots]
-Autocast: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,8 @@ class InnerLoop:
 
     def _mixed_steps(self, loss: Objective, state: State, given: Any, sizes: Sequence[Sizes]) -> State:
         tensors, spec = tree_flatten((*state, list(sizes), given))
-        segment = _Segment(loss, self.rule, spec, random_state(), autocast_as_now(state[0]))
+        autocast = autocast_as_now(next(iter(state[0].values())).device.type)
+        segment = _Segment(loss, self.rule, spec, random_state(), autocast)
         outputs = _MixedSteps.apply(segment, *tensors)  # type: ignore[no-untyped-call]
         return tree_unflatten(list(outputs), tree_flatten(state)[1])  # type: ignore[no-any-return]
 
@@ -141,14 +141,6 @@ def plainly(objective: Objective, twice: bool = False) -> Objective:
             return objective(weights, given)
 
     return loss
-
-
-def autocast_as_now(weights: Weights) -> Autocast:
-    """Return what puts autocast into the state of now: a way back evaluates the objective too, and may start outside."""
-    device = next(iter(weights.values())).device.type
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext
-    return partial(torch.autocast, device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 
 
 @contextmanager

@@ -157,7 +157,8 @@ class MAML(Learner):
 
     def predict(self, state: Weights, x: Inputs) -> Tensor:
         """Return the outputs of the model with the adapted weights."""
-        with PlainOperations():  # so that layers without a rule for vmap have one here too
+        # So that layers without a rule for vmap have one here too; twice, so that one step has one kind of convolution.
+        with PlainOperations(twice=self.differentiate == "reverse"):
             output: Tensor = call(self.model, state, x)
         return output
 
