@@ -7,6 +7,7 @@ together, and their activations stay in the caches of their cores.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -56,5 +57,11 @@ def side_by_side(calls: Sequence[Callable[[], T]], at_a_time: int) -> Iterator[T
         with autocast():
             return call()
 
-    with ThreadPoolExecutor(at_a_time) as pool:
-        yield from pool.map(run, calls)
+    yield from _pool(at_a_time, torch.get_num_threads()).map(run, calls)
+
+
+@cache
+def _pool(size: int, threads_of_each: int) -> ThreadPoolExecutor:
+    """Return threads that stay: a new one would have to get from the system what memory the last one gave back."""
+    del threads_of_each  # which torch tells a thread once, when it starts
+    return ThreadPoolExecutor(size)

@@ -1,9 +1,11 @@
 """``kshot train`` and ``kshot resume``."""
 
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from rich.console import Console
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,13 +20,14 @@ from kshot.cli.options import Resume
 from kshot.cli.results import can_report
 from kshot.cli.run_config import learner_name, load_config, save_config
 from kshot.core import Learner
+from kshot.meta_gradient import MetaGradient
 from kshot.progress import show_progress
 from kshot.run_folder import RunFolder
 from kshot.tasks.minibatches import Minibatches
 from kshot.tasks.source import TaskSource
 from kshot.training import train
 
-__all__ = ["resume", "start"]
+__all__ = ["chunk_size", "resume", "start"]
 
 
 def start(options: LearnerOptions) -> None:
@@ -63,6 +66,7 @@ class _Prepared(NamedTuple):
     tasks: TaskSource
     validation: TaskSource | None
     learner: Learner
+    gradient: MetaGradient
     optimizer: Optimizer
     scheduler: LRScheduler | None
 
@@ -73,12 +77,13 @@ def _prepare(options: LearnerOptions, tasks: TaskSource) -> _Prepared:
     if options.freeze_encoder:
         freeze_encoder(learner, options)
     validation = None if options.with_val else fixed_tasks(options, "val", options.val_tasks)
-    return _Prepared(tasks, validation, learner, *build_optimizer(options, learner))
+    gradient = MetaGradient(learner, chunk_size(options, learner), options.compile)
+    return _Prepared(tasks, validation, learner, gradient, *build_optimizer(options, learner))
 
 
 def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: bool) -> None:
     console = Console(markup=False)  # or brackets in a path would be taken for a style
-    tasks, validation, learner, optimizer, scheduler = prepared
+    tasks, validation, learner, gradient, optimizer, scheduler = prepared
     console.print(f"{type(learner).__name__} on {_in_words(dict(tasks.stamp))}", highlight=False, soft_wrap=True)
     with show_progress("training", console) as watch:
         trained = train(
@@ -87,7 +92,8 @@ def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: b
             steps=options.steps,
             minutes=options.minutes,
             tasks_per_step=options.tasks_per_step,
-            compiled=options.compile,
+            chunk_size=options.chunk,
+            gradient=gradient,
             optimizer=optimizer,
             scheduler=scheduler,
             validation=validation,
@@ -107,6 +113,13 @@ def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: b
 
         report_run(folder, options, console)
     console.print(f"Judge it on unseen classes with: kshot eval {folder}", highlight=False, soft_wrap=True)
+
+
+def chunk_size(options: LearnerOptions, learner: Learner) -> int | None:
+    """Return how many tasks go together: a core's share, but the pictures of more than 8 are too many for its cache."""
+    if options.chunk is not None or not options.compile or learner.one_cell:
+        return options.chunk
+    return min(8, ceil(options.tasks_per_step / torch.get_num_threads()))
 
 
 def _in_words(stamp: dict[str, str]) -> str:
