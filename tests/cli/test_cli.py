@@ -617,7 +617,7 @@ def test_counts_below_one_are_refused(kshot: Kshot, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "size"),
     [
-        (MAMLOptions(compile=True, tasks_per_step=32), 8),
+        (MAMLOptions(compile=True, tasks_per_step=32), 4),
         (MAMLOptions(compile=True, tasks_per_step=4), 2),
         (MAMLOptions(compile=True, tasks_per_step=1), 1),
         (MAMLOptions(compile=True, chunk=3), 3),

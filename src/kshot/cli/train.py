@@ -116,10 +116,10 @@ def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: b
 
 
 def chunk_size(options: LearnerOptions, learner: Learner) -> int | None:
-    """Return how many tasks go together: a core's share, but the pictures of more than 8 are too many for its cache."""
+    """Return how many tasks go together: a core's share, but the pictures of more than 4 are too many for its cache."""
     if options.chunk is not None or not options.compile or learner.one_cell:
         return options.chunk
-    return min(8, ceil(options.tasks_per_step / torch.get_num_threads()))
+    return min(4, ceil(options.tasks_per_step / torch.get_num_threads()))
 
 
 def _in_words(stamp: dict[str, str]) -> str:
