@@ -1,7 +1,8 @@
 """ANIL's speed: a training step of MAML beside one of ANIL, whose body runs once, outside the inner loop.
 
 20-way 1-shot, one query a class, 5 inner steps, 16 tasks, the strided net of MAML, Adam. Inner loops are
-compiled, in reverse mode, two tasks at a time on each core; ANIL's body runs as it is. Both are timed in turns in one process.
+compiled, in reverse mode, two tasks at a time on each core; ANIL's body runs as it is. Both are timed in turns in one
+process.
 
     python benchmarks/anil.py
 """

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -181,6 +182,21 @@ def test_convolutions_of_many_tasks_are_those_of_each(name: str, axes: tuple[int
     found = vmap(curved, in_dims=axes)(*inputs)
     for one, each in zip(found, zip(*expected, strict=True), strict=True):
         torch.testing.assert_close(one, torch.stack(each), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("stride", [(2,), np.int64(2)], ids=str)
+def test_strides_that_torch_takes_are_taken(stride: Any) -> None:
+    x, w = torch.randn(2, 3, 6, 6, requires_grad=True), torch.randn(4, 3, 3, 3)
+    found = torch.autograd.grad(conv2d(x, w, stride=stride).sum(), x)
+    torch.testing.assert_close(found, torch.autograd.grad(F.conv2d(x, w, stride=stride).sum(), x))
+
+
+def test_gradients_of_pictures_may_be_changed_in_place() -> None:
+    x, w = torch.randn(2, 3, 6, 6, requires_grad=True), torch.randn(4, 3, 3, 3)
+    hidden = x * 1
+    hidden.register_hook(lambda gradient: gradient.clamp_(-1, 1))
+    found = torch.autograd.grad(conv2d(hidden, w).sum(), x, create_graph=True)[0]
+    assert found.abs().max() <= 1
 
 
 def test_convolutions_that_it_does_not_know_are_left_to_torch() -> None:

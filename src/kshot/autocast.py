@@ -13,7 +13,7 @@ Autocast: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 
 def autocast_as_now(device: str) -> Autocast:
-    """Return what puts autocast into the state of now: a way back, or a thread, may start where it is another.
+    """Return what puts autocast into the state of now: a way back or another thread may find it in another state.
 
     >>> with torch.autocast("cpu", torch.bfloat16):
     ...     then = autocast_as_now("cpu")

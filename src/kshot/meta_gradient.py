@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from itertools import islice
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
@@ -33,9 +32,9 @@ class MetaGradient:
 
     ``meta_loss(tasks).backward()`` gives the same gradient. This holds one chunk of tasks in memory at a time, and may
     compile what a chunk does into one program, or, for a learner that is one recurrent cell, a step of that cell: sequences
-    of all lengths then share a program. On a CPU, as many programs run side by side as torch has threads. A path that is not
-    possible gives way to the next, with the same numbers, and the log says so once: compiled, then vmap, then one task at a
-    time.
+    of all lengths then share a program. On a CPU programs run side by side, a chunk for each of torch's threads. A path that
+    is not possible gives way to the next, with the same numbers, and the log says so once: compiled, then vmap, then one
+    task at a time.
 
     Args:
         learner: any learner.
@@ -138,8 +137,8 @@ class MetaGradient:
         return min(seconds, key=seconds.__getitem__)
 
     def _seconds(self, tasks: Episode, size: int) -> float:
-        """Time as many chunks of this size as may run at a time, per task, and leave no trace in the gradients."""
-        chunks = list(islice(_split(_detached(tasks), size), torch.get_num_threads() if self.compiled else 1))
+        """Time a step in chunks of this size, and leave no trace in the gradients."""
+        chunks = list(_split(_detached(tasks), size))
         before = [parameter.grad for parameter in self.learner.parameters()]
         seconds = []
         try:
@@ -153,7 +152,7 @@ class MetaGradient:
         finally:
             for parameter, gradient in zip(self.learner.parameters(), before, strict=True):
                 parameter.grad = gradient
-        return min(seconds) / (size * len(chunks))
+        return min(seconds)
 
     def _signature(self, tasks: Episode) -> Signature:
         described = tuple((leaf.shape, leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves(tasks))
@@ -176,8 +175,7 @@ def _backward(ends: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Non
 
 def _run(programs: Sequence[Program], chunks: Sequence[Episode], at_a_time: int) -> list[Tensor]:
     """Return the shares of chunks, whose random numbers are drawn and gradients added in their order."""
-    inputs = [program.inputs(chunk) for program, chunk in zip(programs, chunks, strict=True)]
-    calls = [partial(program.gradients, given) for program, given in zip(programs, inputs, strict=True)]
+    calls = (partial(one.gradients, one.inputs(chunk)) for one, chunk in zip(programs, chunks, strict=True))
     results = side_by_side(calls, at_a_time)
     return [program.add(chunk, found) for program, chunk, found in zip(programs, chunks, results, strict=True)]
 

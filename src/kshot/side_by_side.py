@@ -4,10 +4,11 @@ Small operations gain little from a second thread; two chunks of tasks, each on 
 together, and their activations stay in the caches of their cores.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -33,17 +34,18 @@ def shared_out(calls: int) -> Iterator[int]:
     if at_a_time == 1:
         yield 1
         return
-    torch.set_num_threads(threads // at_a_time)  # threads that start inside take this number over
+    torch.set_num_threads(threads // at_a_time)
     try:
         yield at_a_time
     finally:
         torch.set_num_threads(threads)
 
 
-def side_by_side(calls: Sequence[Callable[[], T]], at_a_time: int) -> Iterator[T]:
+def side_by_side(calls: Iterable[Callable[[], T]], at_a_time: int) -> Iterator[T]:
     """Yield the results of some calls in their order, of which so many run at a time; a call that fails raises here.
 
-    A call must let go of Python's lock, as compiled programs do, and change nothing that others see.
+    A call must let go of Python's lock, as compiled programs do, and change nothing that others see. The caller's thread
+    takes the calls from the iterable, in turn.
 
     >>> list(side_by_side([lambda: 1, lambda: 2, lambda: 3], 2))
     [1, 2, 3]
@@ -63,5 +65,7 @@ def side_by_side(calls: Sequence[Callable[[], T]], at_a_time: int) -> Iterator[T
 @cache
 def _pool(size: int, threads_of_each: int) -> ThreadPoolExecutor:
     """Return threads that stay: a new one would have to get from the system what memory the last one gave back."""
-    del threads_of_each  # which torch tells a thread once, when it starts
-    return ThreadPoolExecutor(size)
+    pool = ThreadPoolExecutor(size, initializer=torch.set_num_threads, initargs=(threads_of_each,))
+    all_have_started = Barrier(size)  # a late one would tell torch its number when the caller has gone on
+    list(pool.map(lambda _: all_have_started.wait(), range(size)))
+    return pool

@@ -619,7 +619,9 @@ def test_counts_below_one_are_refused(kshot: Kshot, tmp_path: Path) -> None:
     [
         (MAMLOptions(compile=True, tasks_per_step=32), 4),
         (MAMLOptions(compile=True, tasks_per_step=4), 2),
-        (MAMLOptions(compile=True, tasks_per_step=1), 1),
+        (MAMLOptions(compile=True, tasks_per_step=6), 3),
+        (MAMLOptions(compile=True, tasks_per_step=5), 1),
+        (MAMLOptions(compile=True, data="sinusoid"), None),
         (MAMLOptions(compile=True, chunk=3), 3),
         (MAMLOptions(), None),
         (RecurrentOptions(compile=True), None),  # whose steps are compiled, for all streams

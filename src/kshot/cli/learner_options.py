@@ -66,8 +66,8 @@ class LearnerOptions:
     compile: bool = False
     """Compile what a step does to tasks: minutes at first, then several times as fast where nets are small."""
     chunk: int | None = None
-    """Tasks that go through a step together; fewer need less memory. All by default, and with --compile, where chunks run
-    side by side, the share of each core, at most 4."""
+    """Tasks that go through a step together; fewer need less memory. All by default, and of pictures with --compile,
+    where chunks run side by side, the share of each core, at most 4."""
     every: int = 250
     """Steps between validations."""
     with_val: bool = False

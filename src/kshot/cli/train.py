@@ -117,9 +117,12 @@ def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: b
 
 def chunk_size(options: LearnerOptions, learner: Learner) -> int | None:
     """Return how many tasks go together: a core's share, but the pictures of more than 4 are too many for its cache."""
-    if options.chunk is not None or not options.compile or learner.one_cell:
+    if options.chunk is not None or not options.compile or learner.one_cell or options.data == "sinusoid":
         return options.chunk
-    return min(4, ceil(options.tasks_per_step / torch.get_num_threads()))
+    share = min(4, ceil(options.tasks_per_step / torch.get_num_threads()))
+    return max(
+        size for size in range(1, share + 1) if options.tasks_per_step % size == 0
+    )  # a rest would be compiled too
 
 
 def _in_words(stamp: dict[str, str]) -> str:

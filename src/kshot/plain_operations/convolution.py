@@ -9,11 +9,12 @@ picture for its kernel; where tasks with weights of their own are groups of chan
 docs/LOG.md has the figures.
 """
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 __all__ = ["conv2d"]
 
@@ -68,7 +69,8 @@ def conv2d(
 
 
 def _pair(value: Any) -> tuple[int, ...]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    sizes = (int(value),) if isinstance(value, SupportsIndex) else tuple(map(int, value))
+    return sizes * 2 if len(sizes) == 1 else sizes
 
 
 def _apply(operation: Operation, geometry: _Geometry, a: Tensor, b: Tensor) -> Tensor:
@@ -109,7 +111,7 @@ def _transposed(geometry: _Geometry, y: Tensor, w: Tensor) -> Tensor:
     """Return the pictures.
 
     On a CPU oneDNN leaves them with channels last. torch's own copy into the usual layout takes as long as the arithmetic,
-    the compiler's a tenth of that where it is a loop of its own, as what ``as_strided`` reads must be.
+    the compiler's a tenth of that where it is a loop of its own.
     """
     if y.device.type == "cpu":
         y = _laid_out(y, torch.channels_last)
@@ -123,7 +125,9 @@ def _transposed(geometry: _Geometry, y: Tensor, w: Tensor) -> Tensor:
 
 def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
     x = x.contiguous(memory_format=layout)
-    return x.as_strided(x.shape, x.stride())
+    if get_proxy_mode() is None:
+        return x
+    return x.as_strided(x.shape, x.stride())  # which the compiler must have in memory: it fuses the copy with nothing
 
 
 def _split(x: Tensor, axis: int, tasks: int) -> Tensor:

@@ -157,8 +157,8 @@ class MAML(Learner):
 
     def predict(self, state: Weights, x: Inputs) -> Tensor:
         """Return the outputs of the model with the adapted weights."""
-        # So that layers without a rule for vmap have one here too; twice, so that one step has one kind of convolution.
-        with PlainOperations(twice=self.differentiate == "reverse"):
+        # So that layers without a rule for vmap have one here too, and the queries' way back the convolutions of the others.
+        with PlainOperations(twice=self.training and self.differentiate == "reverse"):
             output: Tensor = call(self.model, state, x)
         return output
 
