@@ -1,8 +1,8 @@
 """ANIL's speed: a training step of MAML beside one of ANIL, whose body runs once, outside the inner loop.
 
 20-way 1-shot, one query a class, 5 inner steps, 16 tasks, the strided net of MAML, Adam. Inner loops are
-compiled, in reverse mode, two tasks at a time on each core; ANIL's body runs as it is. Both are timed in turns in one
-process.
+compiled, in reverse mode, and chunks of two tasks run side by side; ANIL's body runs as it is. Both are timed in turns in
+one process.
 
     python benchmarks/anil.py
 """
@@ -28,7 +28,10 @@ WORKLOAD = WORKLOADS["omniglot strided, 20-way, 5 steps"]
 
 def step_of(learner: Learner, tasks: Episode) -> Callable[[], None]:
     """Return a whole training step."""
-    optimizer, gradient = torch.optim.Adam(learner.parameters()), MetaGradient(learner, 2, compiled=True)
+    optimizer, gradient = (
+        torch.optim.Adam(learner.parameters()),
+        MetaGradient(learner, 2, compiled=True, side_by_side=True),
+    )
 
     def step() -> None:
         optimizer.zero_grad()

@@ -129,8 +129,9 @@ def variants(workload: Workload, tasks: Episode, seed: int) -> Iterator[Variant]
 
 def compiled_variant(workload: Workload, tasks: Episode, seed: int, mode: Any, chunk: int) -> Variant:
     learner = learner_of(workload, seed, mode)
-    name = f"kshot, {mode}, compiled, chunks of {chunk}"
-    return Variant(name, "kshot", learner, partial(compiled, learner, tasks, chunk), compiled=True)
+    apart = workload.side_by_side
+    name = f"kshot, {mode}, compiled, chunks of {chunk}{', side by side' if apart else ''}"
+    return Variant(name, "kshot", learner, partial(compiled, learner, tasks, chunk, apart), compiled=True)
 
 
 def bfloat16_variants(workload: Workload, tasks: Episode, seed: int) -> Iterator[Variant]:
@@ -171,8 +172,8 @@ def eager(learner: MAML, tasks: Episode) -> Step:
     return step
 
 
-def compiled(learner: MAML, tasks: Episode, chunk: int) -> Step:
-    gradient = MetaGradient(learner, chunk_size=chunk, compiled=True)
+def compiled(learner: MAML, tasks: Episode, chunk: int, side_by_side: bool) -> Step:
+    gradient = MetaGradient(learner, chunk, compiled=True, side_by_side=side_by_side)
 
     def step() -> None:
         gradient(tasks)

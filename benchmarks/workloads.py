@@ -57,6 +57,7 @@ class Workload:
     first_order: bool = False
     chunks: tuple[int, ...] = ()
     torch_norm: Norm | None = None
+    side_by_side: bool = False
     convolutional: bool = False
     goal: float | None = None
 
@@ -138,12 +139,12 @@ _picture = partial(Workload, shape=(1, 28, 28), tasks=32, torch_norm=BATCH_NORM_
 WORKLOADS: dict[str, Workload] = {
     "sinusoid, 1 step": _wave(),
     "sinusoid, 5 steps": _wave(steps=5),
-    "omniglot strided, 1 query": _picture(strided, chunks=(8,), goal=4),
-    "omniglot strided, 15 queries": _picture(strided, queries=15, chunks=(4,), goal=2),
+    "omniglot strided, 1 query": _picture(strided, chunks=(8,), side_by_side=True, goal=4),
+    "omniglot strided, 15 queries": _picture(strided, queries=15, chunks=(8,), goal=2),
     "omniglot strided, 20-way, 5 steps": _picture(
-        partial(strided, ways=20), tasks=16, ways=20, steps=5, chunks=(2,), goal=2.5
+        partial(strided, ways=20), tasks=16, ways=20, steps=5, chunks=(2,), side_by_side=True, goal=2.5
     ),
-    "omniglot pooled": _picture(pooled, chunks=(4,), goal=2.5),
+    "omniglot pooled": _picture(pooled, chunks=(8,), goal=2.5),
     "miniimagenet, 5 steps": _picture(
         mini, shape=(3, 84, 84), tasks=4, queries=15, steps=5, lr=0.01, chunks=(1,), goal=1.5
     ),
@@ -151,5 +152,5 @@ WORKLOADS: dict[str, Workload] = {
         connected, (1, 28, 28), tasks=32, chunks=(8,), torch_norm=BATCH_NORM_1D, goal=2.5
     ),
     "transformer, 3 steps": Workload(transformer, (32, 64), tasks=16, steps=3, lr=0.1, chunks=(16,), goal=2),
-    "omniglot strided, first order": _picture(strided, first_order=True, chunks=(8,), goal=3),
+    "omniglot strided, first order": _picture(strided, first_order=True, chunks=(32,), goal=3),
 }

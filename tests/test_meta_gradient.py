@@ -91,7 +91,7 @@ def two_threads() -> Iterator[None]:
 @needs_compiler
 def test_compiled_chunks_side_by_side_give_the_gradient_of_the_meta_loss(two_threads: None) -> None:
     learner, stacked = MAML(nn.Linear(6, 3).double(), 0.3), tasks()
-    step = MetaGradient(learner, 2, compiled=True)
+    step = MetaGradient(learner, 2, compiled=True, side_by_side=True)
     found = gradients(learner, lambda: step(stacked))
     assert [program is not None for program in step._programs.values()] == [True, True]  # of two tasks, and of the last
     assert torch.get_num_threads() == 2
@@ -114,7 +114,7 @@ def test_chunks_side_by_side_have_the_random_numbers_of_chunks_in_turn(
     learner, stacked = Reptile(MAML(mlp(), 0.3, 2, "first_order"), steps=4, batch_size=3), tasks()
     results = []
     for compiled in (True, False):
-        step = MetaGradient(learner, 2, compiled)
+        step = MetaGradient(learner, 2, compiled, side_by_side=compiled)
         step(stacked)  # which traces
         torch.manual_seed(0)
         results.append(gradients(learner, lambda step=step: step(stacked)))
@@ -298,6 +298,12 @@ def test_tasks_of_any_sizes_come_as_a_list() -> None:
     learner, stacked = LEARNERS["mixed"](), tasks()
     step = MetaGradient(learner, compiled=True)
     torch.testing.assert_close(gradients(learner, lambda: step(unstack(stacked))), plain(learner, stacked))
+
+
+@pytest.mark.parametrize("told", [{"chunk_size": 2}, {"compiled": True}], ids=str)
+def test_what_is_not_in_compiled_chunks_does_not_run_side_by_side(told: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="side_by_side needs compiled chunks"):
+        MetaGradient(LEARNERS["mixed"](), **told, side_by_side=True)
 
 
 @pytest.mark.parametrize("size", [0, -1])

@@ -32,9 +32,8 @@ class MetaGradient:
 
     ``meta_loss(tasks).backward()`` gives the same gradient. This holds one chunk of tasks in memory at a time, and may
     compile what a chunk does into one program, or, for a learner that is one recurrent cell, a step of that cell: sequences
-    of all lengths then share a program. On a CPU programs run side by side, a chunk for each of torch's threads. A path that
-    is not possible gives way to the next, with the same numbers, and the log says so once: compiled, then vmap, then one
-    task at a time.
+    of all lengths then share a program. A path that is not possible gives way to the next, with the same numbers, and the
+    log says so once: compiled, then vmap, then one task at a time.
 
     Args:
         learner: any learner.
@@ -42,9 +41,12 @@ class MetaGradient:
         compiled: trace the gradient of a chunk and compile it. It costs seconds to minutes for each shape of tasks, needs
             a C++ compiler, and pays where many small operations make a step. The trace holds what does not depend on
             tensors as it was at the first call: whether the learner trains or evaluates is looked at again, the rest not.
+        side_by_side: run compiled chunks side by side on a CPU, one on each of torch's threads, all of which are then in
+            memory. It pays where a chunk is small enough for the cache of a core: two tasks of 20-way 1-shot of
+            a strided net, say, and not where activations are large.
 
     Raises:
-        ValueError: ``chunk_size`` is below 1.
+        ValueError: ``chunk_size`` is below 1, or chunks shall run side by side that are not compiled.
 
     >>> from kshot.core import Batch, one_hot
     >>> from kshot.learners.metric import Prototypical
@@ -55,10 +57,14 @@ class MetaGradient:
     (torch.Size([]), torch.Size([2, 3]))
     """
 
-    def __init__(self, learner: Learner, chunk_size: ChunkSize = None, compiled: bool = False) -> None:
+    def __init__(
+        self, learner: Learner, chunk_size: ChunkSize = None, compiled: bool = False, side_by_side: bool = False
+    ) -> None:
         if isinstance(chunk_size, int) and chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, 'auto' or None; found {chunk_size}.")
-        self.learner, self.chunk_size, self.compiled = learner, chunk_size, compiled
+        if side_by_side and (chunk_size is None or not compiled):
+            raise ValueError("side_by_side needs compiled chunks of some size; give chunk_size and compiled too.")
+        self.learner, self.chunk_size, self.compiled, self.side_by_side = learner, chunk_size, compiled, side_by_side
         self._programs: dict[Signature, Program | None] = {}
         self._steps = Steps()
         self._fastest: dict[Signature, int] = {}
@@ -87,8 +93,8 @@ class MetaGradient:
     def _shares(self, chunks: Sequence[Episode], total: int) -> list[Tensor]:
         """Return the shares of chunks in the mean loss over all tasks, and add their gradients."""
         if self.compiled and not self.learner.one_cell:
-            on_cpu = leaves(chunks[0])[0].device.type == "cpu"
-            with shared_out(len(chunks) if on_cpu else 1) as at_a_time:
+            apart = self.side_by_side and leaves(chunks[0])[0].device.type == "cpu"
+            with shared_out(len(chunks) if apart else 1) as at_a_time:
                 programs = [program for chunk in chunks if (program := self._program(chunk, total)) is not None]
                 if len(programs) == len(chunks):
                     return _run(programs, chunks, at_a_time)

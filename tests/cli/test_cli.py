@@ -17,9 +17,6 @@ from PIL import Image
 
 from kshot.checkpoint import load_checkpoint, save_checkpoint
 from kshot.cli import main
-from kshot.cli.build import build_learner
-from kshot.cli.learner_options import LearnerOptions, MAMLOptions, RecurrentOptions
-from kshot.cli.train import chunk_size
 
 COMMAND = [sys.executable, "-c", "from kshot.cli import main; main()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
@@ -604,34 +601,17 @@ def test_counts_below_one_are_refused(kshot: Kshot, tmp_path: Path) -> None:
     for option, budget in (("--steps", -1), ("--minutes", -1.0), ("--minutes", "nan")):
         ran = kshot(*SINUSOID, option, budget, "--out", tmp_path / f"{budget}")
         assert f"a budget must be at least 0; found {budget}" in refused(ran)
-    ran = kshot(*SINUSOID, "--steps", 2, "--chunk", 0, "--out", tmp_path / "chunk")
-    assert "chunk_size must be at least 1" in refused(ran)
-    assert not (tmp_path / "chunk").exists()
+    for told, message in (
+        (("--chunk", 0), "chunk_size must be at least 1"),
+        (("--side-by-side",), "side_by_side needs"),
+    ):
+        assert message in refused(kshot(*SINUSOID, "--steps", 2, *told, "--out", tmp_path / "chunk"))
+        assert not (tmp_path / "chunk").exists()
     ran = kshot("train", "prototypical", "--filters", 0, "--out", tmp_path / "run")
     assert "filters must be at least 1; found 0" in refused(ran)
     assert "length must be at least 1; found 0" in refused(
         kshot(*SINUSOID, "--val-tasks", 0, "--out", tmp_path / "run")
     )
-
-
-@pytest.mark.parametrize(
-    ("options", "size"),
-    [
-        (MAMLOptions(compile=True, tasks_per_step=32), 4),
-        (MAMLOptions(compile=True, tasks_per_step=4), 2),
-        (MAMLOptions(compile=True, tasks_per_step=6), 3),
-        (MAMLOptions(compile=True, tasks_per_step=5), 1),
-        (MAMLOptions(compile=True, data="sinusoid"), None),
-        (MAMLOptions(compile=True, chunk=3), 3),
-        (MAMLOptions(), None),
-        (RecurrentOptions(compile=True), None),  # whose steps are compiled, for all streams
-    ],
-)
-def test_compiled_chunks_are_the_share_of_a_core(
-    options: LearnerOptions, size: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert chunk_size(options, build_learner(options)) == size
 
 
 def test_a_folder_for_the_report_is_asked_for_before_the_demo_trains(kshot: Kshot, tmp_path: Path) -> None:

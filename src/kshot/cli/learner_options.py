@@ -66,8 +66,10 @@ class LearnerOptions:
     compile: bool = False
     """Compile what a step does to tasks: minutes at first, then several times as fast where nets are small."""
     chunk: int | None = None
-    """Tasks that go through a step together; fewer need less memory. All by default, and of pictures with --compile,
-    where chunks run side by side, the share of each core, at most 4."""
+    """Tasks that go through a step together: all by default. Fewer need less memory."""
+    side_by_side: bool = False
+    """With --compile and --chunk: run chunks side by side, one on each core. It pays where a chunk is small: 8 tasks of 5
+    classes or 2 of 20 for maml's strided net, one example and one query of each class."""
     every: int = 250
     """Steps between validations."""
     with_val: bool = False

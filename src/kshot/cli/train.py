@@ -1,11 +1,9 @@
 """``kshot train`` and ``kshot resume``."""
 
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from rich.console import Console
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -27,7 +25,7 @@ from kshot.tasks.minibatches import Minibatches
 from kshot.tasks.source import TaskSource
 from kshot.training import train
 
-__all__ = ["chunk_size", "resume", "start"]
+__all__ = ["resume", "start"]
 
 
 def start(options: LearnerOptions) -> None:
@@ -77,7 +75,7 @@ def _prepare(options: LearnerOptions, tasks: TaskSource) -> _Prepared:
     if options.freeze_encoder:
         freeze_encoder(learner, options)
     validation = None if options.with_val else fixed_tasks(options, "val", options.val_tasks)
-    gradient = MetaGradient(learner, chunk_size(options, learner), options.compile)
+    gradient = MetaGradient(learner, options.chunk, options.compile, options.side_by_side)
     return _Prepared(tasks, validation, learner, gradient, *build_optimizer(options, learner))
 
 
@@ -113,16 +111,6 @@ def _run(folder: Path, options: LearnerOptions, prepared: _Prepared, resuming: b
 
         report_run(folder, options, console)
     console.print(f"Judge it on unseen classes with: kshot eval {folder}", highlight=False, soft_wrap=True)
-
-
-def chunk_size(options: LearnerOptions, learner: Learner) -> int | None:
-    """Return how many tasks go together: a core's share, but the pictures of more than 4 are too many for its cache."""
-    if options.chunk is not None or not options.compile or learner.one_cell or options.data == "sinusoid":
-        return options.chunk
-    share = min(4, ceil(options.tasks_per_step / torch.get_num_threads()))
-    return max(
-        size for size in range(1, share + 1) if options.tasks_per_step % size == 0
-    )  # a rest would be compiled too
 
 
 def _in_words(stamp: dict[str, str]) -> str:
