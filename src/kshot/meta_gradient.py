@@ -93,12 +93,14 @@ class MetaGradient:
     def _shares(self, chunks: Sequence[Episode], total: int) -> list[Tensor]:
         """Return the shares of chunks in the mean loss over all tasks, and add their gradients."""
         if self.compiled and not self.learner.one_cell:
-            apart = self.side_by_side and leaves(chunks[0])[0].device.type == "cpu"
-            with shared_out(len(chunks) if apart else 1) as at_a_time:
+            with shared_out(len(chunks) if self._apart(chunks[0]) else 1) as at_a_time:
                 programs = [program for chunk in chunks if (program := self._program(chunk, total)) is not None]
                 if len(programs) == len(chunks):
                     return _run(programs, chunks, at_a_time)
         return [self._share(chunk, total) for chunk in chunks]
+
+    def _apart(self, chunk: Episode) -> bool:
+        return self.side_by_side and leaves(chunk)[0].device.type == "cpu"
 
     def _share(self, chunk: Episode, total: int) -> Tensor:
         """Return the share of some tasks in the mean loss over all, and add its gradient."""
@@ -116,7 +118,7 @@ class MetaGradient:
         if signature not in self._programs:
             try:
                 with torch.random.fork_rng():
-                    self._programs[signature] = Program(self.learner, chunk, total)
+                    self._programs[signature] = Program(self.learner, chunk, total, self._apart(chunk))
             except Exception as cause:  # whatever stops a compiler, the eager path has the same numbers
                 self._programs[signature] = None
                 _log_fallback(type(self.learner).__name__, first_line(cause))

@@ -22,8 +22,8 @@ __all__ = ["Program"]
 # Convolutions stay in the layout they are written in: moving them to channels last, the compiler copies the activations of
 # all tasks before and after each grouped convolution, which takes longer than it saves.
 _OPTIONS: dict[str, Any] = {"layout_optimization": False}
-# A program called by C++ lets go of Python's lock, so that several can run side by side.
-_ON_A_CPU = _OPTIONS | {"cpp_wrapper": True}
+# A program called by C++ lets go of Python's lock. Operations that C++ cannot call it leaves to Python, with a warning.
+_SIDE_BY_SIDE = _OPTIONS | {"cpp_wrapper": True}
 
 
 class Program:
@@ -37,12 +37,13 @@ class Program:
         learner: whose ``task_loss`` it is.
         tasks: an example of the tasks to come.
         total: what the sum is divided by.
+        side_by_side: others will run on other threads at the same time.
 
     Raises:
         RuntimeError: the step draws random numbers that depend on tensors, or cannot be traced or compiled.
     """
 
-    def __init__(self, learner: Learner, tasks: Episode, total: int) -> None:
+    def __init__(self, learner: Learner, tasks: Episode, total: int, side_by_side: bool = False) -> None:
         self._names, self._parameters = _used(learner, tasks)
         buffers = dict(learner.named_buffers())
         self._buffers = list(buffers.values())
@@ -64,7 +65,7 @@ class Program:
             example = _detached(self._parameters, self._buffers, inputs)
             traced = make_fx(gradients)(*example)
             self._draws = _drawn_before(traced)
-            options = _ON_A_CPU if leaves(tasks)[0].device.type == "cpu" else _OPTIONS
+            options = _SIDE_BY_SIDE if side_by_side else _OPTIONS
             self._run: Any = torch.compile(traced, fullgraph=True, dynamic=False, options=options)
             self.gradients(self.inputs(tasks))  # compiles here, where a failure is caught
 
