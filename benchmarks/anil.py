@@ -28,10 +28,8 @@ WORKLOAD = WORKLOADS["omniglot strided, 20-way, 5 steps"]
 
 def step_of(learner: Learner, tasks: Episode) -> Callable[[], None]:
     """Return a whole training step."""
-    optimizer, gradient = (
-        torch.optim.Adam(learner.parameters()),
-        MetaGradient(learner, 2, compiled=True, side_by_side=True),
-    )
+    optimizer = torch.optim.Adam(learner.parameters())
+    gradient = MetaGradient(learner, 2, compiled=True, side_by_side=True)
 
     def step() -> None:
         optimizer.zero_grad()

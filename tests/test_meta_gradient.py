@@ -1,7 +1,6 @@
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -78,14 +77,6 @@ def test_a_compiled_step_gives_the_gradient_of_the_meta_loss(caplog: pytest.LogC
     torch.testing.assert_close(
         gradients(learner, lambda: step(stacked)), plain(learner, stacked), rtol=1e-10, atol=1e-12
     )
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
 
 
 @needs_compiler

@@ -6,21 +6,16 @@ import torch
 from kshot.side_by_side import shared_out, side_by_side
 
 
-def test_results_come_in_order_from_threads_that_run_together() -> None:
+def test_results_come_in_order_from_threads_that_run_together(two_threads: None) -> None:
     both_are_here = threading.Barrier(2, timeout=60)
 
     def call(number: int) -> tuple[int, int, str]:
         both_are_here.wait()
         return number, torch.get_num_threads(), threading.current_thread().name
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with shared_out(4) as at_a_time:
-            found = list(side_by_side([lambda i=i: call(i) for i in range(4)], at_a_time))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
+    with shared_out(4) as at_a_time:
+        found = list(side_by_side([lambda i=i: call(i) for i in range(4)], at_a_time))
+    assert torch.get_num_threads() == 2
     assert [(number, each) for number, each, _ in found] == [(0, 1), (1, 1), (2, 1), (3, 1)]
     assert threading.current_thread().name not in {name for *_, name in found}
 

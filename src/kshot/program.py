@@ -85,13 +85,13 @@ class Program:
 
     def add(self, tasks: Episode, results: Sequence[Tensor]) -> Tensor:
         """Add the gradients to ``.grad`` of parameters and of encoded inputs; return the loss."""
-        inputs = leaves(tasks)
         loss, *found = results
         with torch.no_grad():
             to_parameters, to_inputs = found[: len(self._parameters)], found[len(self._parameters) :]
             for parameter, gradient in zip(self._parameters, to_parameters, strict=True):
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if self._wanted:
+            inputs = leaves(tasks)
             torch.autograd.backward([inputs[i] for i in self._wanted], to_inputs)
         return loss
 

@@ -107,6 +107,10 @@ def _joined(x: Tensor, task_axis: int | None, axis: int, tasks: int) -> Tensor:
     return x.expand(*x.shape[:axis], tasks, *x.shape[axis + 1 :]).flatten(axis, axis + 1)
 
 
+def _split(x: Tensor, axis: int, tasks: int) -> Tensor:
+    return x.reshape(*x.shape[:axis], tasks, -1, *x.shape[axis + 1 :])
+
+
 def _transposed(geometry: _Geometry, y: Tensor, w: Tensor) -> Tensor:
     """Return the pictures.
 
@@ -115,11 +119,9 @@ def _transposed(geometry: _Geometry, y: Tensor, w: Tensor) -> Tensor:
     """
     if y.device.type == "cpu":
         y = _laid_out(y, torch.channels_last)
-    sides = zip(geometry.pictures[2:], y.shape[2:], w.shape[2:], *geometry[2:5], strict=True)
-    left = [
-        side - (out - 1) * stride + 2 * pad - far * (kernel - 1) - 1 for side, out, kernel, stride, pad, far in sides
-    ]
-    stride, padding, dilation, groups = geometry[2:]
+    _, _, stride, padding, dilation, groups = geometry
+    sides = zip(geometry.pictures[2:], y.shape[2:], w.shape[2:], stride, padding, dilation, strict=True)
+    left = [side - (out - 1) * s + 2 * p - d * (k - 1) - 1 for side, out, k, s, p, d in sides]
     return _laid_out(F.conv_transpose2d(y, w, None, stride, padding, left, groups, dilation), torch.contiguous_format)
 
 
@@ -128,10 +130,6 @@ def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
     if get_proxy_mode() is None:
         return x
     return x.as_strided(x.shape, x.stride())  # which the compiler must have in memory: it fuses the copy with nothing
-
-
-def _split(x: Tensor, axis: int, tasks: int) -> Tensor:
-    return x.reshape(*x.shape[:axis], tasks, -1, *x.shape[axis + 1 :])
 
 
 class _Convolution(_Bilinear):

@@ -10,12 +10,7 @@ from torch.func import grad, jvp
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from kshot.autocast import Autocast, autocast_as_now
-from kshot.learners.gradient.inner_loop import (
-    InnerLoop,
-    Objective,
-    forward_derivatives,
-    plainly,
-)
+from kshot.learners.gradient.inner_loop import InnerLoop, Objective, forward_derivatives, plainly
 from kshot.learners.gradient.random_state import random_state
 from kshot.learners.gradient.update_rules import Sizes, UpdateRule
 from kshot.weights import Weights
