@@ -41,6 +41,7 @@ class Workload:
         lr: their size.
         first_order: leave the inner gradient out of the meta-gradient.
         chunks: how many tasks the compiled programs take at a time; one variant for each.
+        side_by_side: whether those chunks run side by side.
         torch_norm: torch's own fused layer for what ``BatchStatisticsNorm`` computes, where the net normalises.
         convolutional: whether the arithmetic is that of convolutions.
         goal: the ratio to the textbook loop to be reached.
@@ -56,8 +57,8 @@ class Workload:
     lr: float = 0.4
     first_order: bool = False
     chunks: tuple[int, ...] = ()
-    torch_norm: Norm | None = None
     side_by_side: bool = False
+    torch_norm: Norm | None = None
     convolutional: bool = False
     goal: float | None = None
 
